@@ -1,0 +1,57 @@
+"""``swarm``: the people's door. Exit codes: 0 done, 1 it failed, 2 the input was wrong, 130 interrupted."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from agents.cli import agent, bench, cluster, data, results, up
+from protocol.errors import RunFailure, Unavailable, UsageError
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(package_name="trading-swarm", prog_name="swarm")
+def cli() -> None:
+    """A swarm of trader, risk and executor agents over QUIC, with a Raft lane and a PBFT spine.
+
+    \b
+    Example:
+      swarm up --cycles 200        start everything, trade, report
+      swarm status                 ask the live agents (in another terminal)
+      swarm report latest          the last run's report again
+    """
+
+
+for command in (*up.COMMANDS, *agent.COMMANDS, *cluster.COMMANDS, *data.COMMANDS, *results.COMMANDS, *bench.COMMANDS):
+    cli.add_command(command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: errors of the user and of the world are one line, never a traceback."""
+    try:
+        result: Any = cli.main(args=arguments, prog_name="swarm", standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except UsageError as error:
+        _end(error, 2)
+    except (RunFailure, Unavailable) as error:
+        _end(error, 1)
+    except KeyboardInterrupt:
+        click.echo("interrupted; everything is stopped", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    sys.exit(result if isinstance(result, int) else 0)
+
+
+def _end(error: Exception, code: int) -> None:
+    click.echo(f"error: {error}", err=True)
+    sys.exit(code)

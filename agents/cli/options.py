@@ -1,0 +1,100 @@
+"""Options that several commands share, and what follows from them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from agents.setup import RunOptions
+from agents.switches import MODES, Switches, switches_for
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULT_CONFIG = Path("cluster/cluster.toml")
+
+
+def config_option(command: F) -> F:
+    return click.option(
+        "--config",
+        type=click.Path(path_type=Path, dir_okay=False),
+        default=lambda: Path(os.environ.get("SWARM_CONFIG", DEFAULT_CONFIG)),
+        show_default=str(DEFAULT_CONFIG),
+        help="The cluster's file, written by `swarm init`; SWARM_CONFIG names another default.",
+    )(command)
+
+
+def json_option(command: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")(command)
+
+
+def log_options(command: F) -> F:
+    command = click.option("--log-json", is_flag=True, help="Logs as one JSON object a line.")(command)
+    return click.option(
+        "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+    )(command)
+
+
+def switch_options(command: F) -> F:
+    """``--mode`` and every switch on its own."""
+    fields = Switches.__struct_fields__
+    choices = {
+        "codec": ["capnp", "msgpack"],
+        "consensus": ["hybrid", "raft", "pbft"],
+        "coordination": ["merged", "separate"],
+        "orders": ["parallel", "sequential"],
+        "confirm": ["async", "blocking"],
+        "dtw": ["lanes", "scalar"],
+    }
+    texts = {
+        "codec": "Wire format.",
+        "batch_max": "Messages per batch, 1 to 4096; 1 flushes each on its own.",
+        "consensus": "Paths decisions take: by criticality, all the lane (crash faults only), all the spine.",
+        "coordination": "Risk votes on the acknowledgements, or in a round of their own before.",
+        "orders": "Release a frame's orders at once, or one after the other.",
+        "confirm": "Start the next cycle before orders are confirmed, or wait.",
+        "dtw": "Pattern search kernel.",
+    }
+    for name in reversed(fields):
+        kind = click.Choice(choices[name]) if name in choices else click.INT
+        option = f"--{name.replace('_', '-')}"
+        command = click.option(option, name, type=kind, default=None, help=f"{texts[name]} Default: by mode.")(command)
+    return click.option(
+        "--mode", type=click.Choice(list(MODES)), default="optimized", show_default=True, help="Sets all switches."
+    )(command)
+
+
+def data_option(command: F) -> F:
+    return click.option("--data", default="", help="Data set instead of the configured one; see `swarm data list`.")(
+        command
+    )
+
+
+def run_options(
+    mode: str,
+    switches: dict[str, Any],
+    *,
+    run_id: str = "",
+    run_dir: Path | None = None,
+    cycles: int = 0,
+    data: str = "",
+    bind_host: str = "",
+) -> RunOptions:
+    """Options of a start, with the mode's switches and the single ones thrown over them."""
+    return RunOptions(run_id, run_dir, cycles, mode, switches_for(mode, **switches), data, bind_host)
+
+
+def as_arguments(options: RunOptions, config: Path, log_level: str) -> list[str]:
+    """The command line that gives an agent's process these options."""
+    arguments = ["--config", str(config), "--supervised", "--log-level", log_level, "--mode", options.mode]
+    for name in Switches.__struct_fields__:
+        arguments += [f"--{name.replace('_', '-')}", str(getattr(options.switches, name))]
+    arguments += ["--run-id", options.run_id, "--cycles", str(options.cycles)]
+    if options.run_dir is not None:
+        arguments += ["--run-dir", str(options.run_dir)]
+    if options.data:
+        arguments += ["--data", options.data]
+    return arguments

@@ -1,0 +1,103 @@
+"""Analogues: the past windows of a symbol that look most like its present one, and what followed them. Pure.
+
+Trader and risk agents run the same search on their own copies of the data. Only windows that end, with their whole
+future, before the present one begins are looked at; a search at bar t reads nothing after t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.config import PatternSection
+from agents.data.dataset import Dataset
+from dtw.library import LibraryBank, Neighbours
+from protocol.messages import Claim
+
+FORECAST_SCALE: Final = 1_000_000
+"""``Claim.forecast_bps`` counts hundredths of a basis point."""
+
+DISTANCE_TOLERANCE: Final = 1e-6
+"""Relative; two machines may differ in the last bits of a sum."""
+
+
+@dataclass(frozen=True, slots=True)
+class Analogues:
+    """The k nearest past windows of one symbol, nearest first. Log returns."""
+
+    symbol: int
+    query_end: int
+    starts: NDArray[np.int64]
+    distances: NDArray[np.float64]
+    forecast: float
+    """Mean forward return of the analogues over the horizon, weighted by 1 / (1 + distance)."""
+    agreement: float
+    """Share of analogues whose forward return has the forecast's sign."""
+
+    def claim(self, window: int) -> Claim:
+        """What the trader signs; ``PatternSearch.refute`` judges it."""
+        return Claim(
+            symbol=self.symbol,
+            query_end=self.query_end,
+            window=window,
+            starts=tuple(int(start) for start in self.starts),
+            distances=tuple(float(distance) for distance in self.distances),
+            forecast_bps=round(self.forecast * FORECAST_SCALE),
+        )
+
+
+class PatternSearch:
+    """Searches one data set. Immutable after construction; ``search`` and ``refute`` may run in a worker thread."""
+
+    def __init__(self, data: Dataset, section: PatternSection, method: Literal["lanes", "scalar"]) -> None:
+        self._data = data
+        self._section = section
+        self._method: Literal["lanes", "scalar"] = method
+        self._bank = LibraryBank(data.log_closes, section.window, np.float32)
+
+    def neighbours(self, market_index: int, symbols: Sequence[int]) -> list[Neighbours]:
+        """The k nearest of each symbol at a bar."""
+        section = self._section
+        return self._bank.nearest_all(
+            market_index,
+            k=section.neighbours,
+            band=section.band,
+            horizon=section.horizon,
+            exclusion=section.exclusion,
+            columns=symbols,
+            method=self._method,
+        )
+
+    def forecast(self, symbol: int, market_index: int, found: Neighbours) -> Analogues:
+        """What followed the analogues."""
+        ends = found.starts + self._section.window - 1
+        closes = self._data.log_closes[:, symbol]
+        forward = closes[ends + self._section.horizon] - closes[ends]
+        weights = 1.0 / (1.0 + found.distances)
+        forecast = float(np.sum(weights * forward) / np.sum(weights)) if len(ends) else 0.0
+        agreement = float(np.mean(np.sign(forward) == np.sign(forecast))) if len(ends) else 0.0
+        return Analogues(symbol, market_index, found.starts, found.distances, forecast, agreement)
+
+    def refute(self, claim: Claim, market_index: int) -> str | None:
+        """Repeat the whole search for a claim's symbol; why the claim is not its result, or None.
+
+        Recomputing the claimed distances alone would let a trader hide a nearer window that points the other way.
+        """
+        section = self._section
+        if not 0 <= claim.symbol < len(self._data.symbols):
+            return "unknown symbol"
+        if claim.query_end != market_index or claim.window != section.window:
+            return "another window than the present one"
+        (found,) = self.neighbours(market_index, [claim.symbol])
+        if claim.starts != tuple(int(start) for start in found.starts):
+            return "other windows are nearest"
+        if not np.allclose(claim.distances, found.distances, rtol=DISTANCE_TOLERANCE, atol=DISTANCE_TOLERANCE):
+            return "distances differ"
+        forecast = self.forecast(claim.symbol, market_index, found).forecast
+        if abs(claim.forecast_bps - forecast * FORECAST_SCALE) > 1.0:
+            return "forecast differs"
+        return None

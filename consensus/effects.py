@@ -1,0 +1,125 @@
+"""What a replica remembers of a frame, and what it asks of its shell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from consensus.certificate import Certificate
+from consensus.machine import Ready
+from protocol.messages import CommittedSlot, Frame, FrameVote, Outcome, SignedCommand, SliceGrant
+
+
+class Debit(msgspec.Struct, frozen=True, array_like=True):
+    """One intent's use of its slice, kept with the vote that signed it."""
+
+    slice_id: int
+    version: int
+    trader: int
+    intent: int
+    symbol: int
+    notional: int
+
+
+class Verdict(msgspec.Struct, frozen=True, array_like=True):
+    """What this replica will say about a frame, for ever: the body of a ``VoteCast`` record."""
+
+    denials: tuple[tuple[int, int], ...]
+    debits: tuple[Debit, ...]
+
+
+@dataclass(slots=True)
+class FrameRecord:
+    """A frame as one replica sees it."""
+
+    digest: bytes
+    command: SignedCommand
+    frame: Frame
+    opened_ns: int
+    """When this replica first saw it."""
+    verdict: Verdict | None = None
+    verdict_durable: bool = False
+    votes_nowhere: bool = False
+    """A vote at position (0, 0) is wanted: the frame is on the spine, or its author coordinates first."""
+    position: tuple[int, int] | None = None
+    """(term, index) of its entry in our lane."""
+    position_durable: bool = False
+    cast: set[tuple[int, int]] = field(default_factory=set)
+    slot: CommittedSlot | None = None
+    codes: tuple[int | None, ...] = ()
+    coordinated_codes: tuple[int | None, ...] = ()
+    """Outcome of the votes at position (0, 0), once every intent has one."""
+    last_vote_ns: int = 0
+
+    @property
+    def settled(self) -> bool:
+        return bool(self.codes) and None not in self.codes
+
+
+@dataclass(frozen=True, slots=True)
+class FrameSettled:
+    """Some or all intents of a frame have their outcome. ``codes`` holds None for an intent still open."""
+
+    record: FrameRecord
+    codes: tuple[int | None, ...]
+    certificate: Certificate
+    """The votes; it proves the intents whose code is 0."""
+
+
+@dataclass(slots=True)
+class Effects:
+    """What the shell must do, see ``consensus.machine.Ready`` for the order."""
+
+    ready: Ready
+    verify: list[FrameRecord] = field(default_factory=list)
+    settled: list[FrameSettled] = field(default_factory=list)
+    coordinated: list[FrameRecord] = field(default_factory=list)
+    grants: list[SliceGrant] = field(default_factory=list)
+    raft: Ready | None = None
+    pbft: Ready | None = None
+    own_votes: list[FrameVote] = field(default_factory=list)
+
+    @property
+    def empty(self) -> bool:
+        lists = (self.verify, self.settled, self.coordinated, self.grants, self.own_votes)
+        return self.ready.empty and self.raft is None and self.pbft is None and not any(lists)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaKeys:
+    """The cryptography a replica needs, handed in so that the machine stays pure."""
+
+    sign: Callable[[bytes], bytes]
+    verify: Callable[[int, bytes, bytes], bool]
+    """``verify(roster position, data, signature)``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bodies:
+    """How bodies become bytes and back; decoding raises ``PeerViolation``."""
+
+    encode_outcome: Callable[[Outcome], bytes]
+    decode_outcome: Callable[[bytes], Outcome]
+    decode_frame: Callable[[bytes], Frame]
+    decode_grant: Callable[[bytes], SliceGrant]
+
+
+def merge(into: Ready, ready: Ready) -> None:
+    """Append what ``ready`` holds; order within each list is kept."""
+    into.records.extend(ready.records)
+    into.send_now.extend(ready.send_now)
+    into.send_after_sync.extend(ready.send_after_sync)
+    into.committed_entries.extend(ready.committed_entries)
+    into.committed_slots.extend(ready.committed_slots)
+
+
+def join(into: Effects, more: Effects) -> None:
+    """Append the effects of the votes to those of the machines that they followed from."""
+    merge(into.ready, more.ready)
+    into.verify.extend(more.verify)
+    into.settled.extend(more.settled)
+    into.coordinated.extend(more.coordinated)
+    into.grants.extend(more.grants)
+    into.own_votes.extend(more.own_votes)

@@ -1,0 +1,43 @@
+"""Timings and limits of the lane, and the names of its roles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+NOBODY: Final = -1
+"""``HardState.voted_for`` when no vote was given in the term."""
+
+
+class Role(Enum):
+    FOLLOWER = "follower"
+    PRE_CANDIDATE = "pre-candidate"
+    CANDIDATE = "candidate"
+    LEADER = "leader"
+
+
+@dataclass(frozen=True, slots=True)
+class RaftConfig:
+    """Times in nanoseconds. Raises ``ValueError`` when the numbers cannot work together."""
+
+    heartbeat_ns: int = 50_000_000
+    election_timeout_min_ns: int = 400_000_000
+    """Also how long a follower that hears its leader refuses to help anybody else."""
+    election_timeout_max_ns: int = 800_000_000
+    """Also how long a leader goes on without an answer from a quorum."""
+    entries_per_append_max: int = 256
+    bytes_per_append_max: int = 512 * 1024
+    """Payloads plus ``log.ENTRY_OVERHEAD_BYTES`` each; a single larger entry still goes, alone."""
+    inflight_appends_max: int = 8
+    """Unanswered messages with entries per follower. Deep pipelines raise the latency on a slow disk."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.heartbeat_ns < self.election_timeout_min_ns < self.election_timeout_max_ns:
+            raise ValueError(
+                f"heartbeat {self.heartbeat_ns} ns, election timeout {self.election_timeout_min_ns} to "
+                f"{self.election_timeout_max_ns} ns: each must be larger than the one before, and positive"
+            )
+        for name in ("entries_per_append_max", "bytes_per_append_max", "inflight_appends_max"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: use at least 1")

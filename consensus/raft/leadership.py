@@ -1,0 +1,84 @@
+"""What exists only while a replica leads: its followers' progress, and the appends that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from consensus.machine import Outgoing
+from consensus.quorum import agreed_index
+from consensus.raft.config import RaftConfig
+from consensus.raft.log import Log
+from consensus.raft.progress import Progress
+from protocol.messages import AppendEntries, Entry
+
+
+class Leadership:
+    """One leader in one term. ``log`` is the replica's own, and is read only."""
+
+    def __init__(
+        self, own: int, term: int, others: Sequence[int], quorum_size: int, log: Log, config: RaftConfig, now_ns: int
+    ) -> None:
+        self.own = own
+        self.term = term
+        self.quorum_size = quorum_size
+        self.config = config
+        self.heartbeat_deadline_ns = now_ns + config.heartbeat_ns
+        self.followers = {other: Progress(log.last_index + 1, now_ns, config.inflight_appends_max) for other in others}
+        self._log = log
+        self._heartbeat_due = False
+
+    def begin_heartbeat(self, now_ns: int) -> None:
+        """Every follower gets a message with the next ``appends``, also in place of one that may be lost."""
+        self.heartbeat_deadline_ns = now_ns + self.config.heartbeat_ns
+        self._heartbeat_due = True
+        for progress in self.followers.values():
+            progress.allow_probe()
+
+    def appends(self, commit_index: int) -> Iterator[Outgoing]:
+        """All messages that may leave now. Sending ahead of the answers is bounded by the in-flight limit."""
+        for follower, progress in self.followers.items():
+            due = self._heartbeat_due
+            while due or progress.wants_append(self._log, commit_index):
+                message = self._append_for(progress, commit_index)
+                progress.sent(message)
+                yield Outgoing(follower, message)
+                due = False
+        self._heartbeat_due = False
+
+    def quorum_match(self) -> int:
+        """The highest index that a quorum holds on disk. The leader counts as far as its own writes are done."""
+        matches = (progress.match for progress in self.followers.values())
+        return agreed_index([self._log.durable_index, *matches], self.quorum_size)
+
+    def quorum_silent_ns(self, now_ns: int) -> int:
+        """For how long no quorum, the leader included, has been heard."""
+        contacts = (progress.contact_ns for progress in self.followers.values())
+        return now_ns - agreed_index([now_ns, *contacts], self.quorum_size)
+
+    def status(self, now_ns: int) -> dict[int, dict[str, Any]]:
+        return {
+            follower: {
+                "state": progress.state.value,
+                "match": progress.match,
+                "next": progress.next,
+                "inflight": progress.inflight,
+                "silent_ns": now_ns - progress.contact_ns,
+            }
+            for follower, progress in self.followers.items()
+        }
+
+    def check_invariants(self) -> None:
+        for progress in self.followers.values():
+            progress.check_invariants(self._log.last_index)
+
+    def _append_for(self, progress: Progress, commit_index: int) -> AppendEntries:
+        """The next message for a follower; without entries when its in-flight limit is reached."""
+        previous = progress.next - 1
+        entries: tuple[Entry, ...] = ()
+        if progress.inflight < progress.inflight_max:
+            limits = self.config.entries_per_append_max, self.config.bytes_per_append_max
+            entries = self._log.bounded(progress.next, *limits)
+        previous_term = self._log.term_at(previous)
+        assert previous_term is not None
+        return AppendEntries(self.term, self.own, previous, previous_term, commit_index, entries)

@@ -1,0 +1,139 @@
+"""The replicated log in memory, and how much of it is on this agent's disk.
+
+An entry passes three stations: appended (in ``_entries``), handed to the shell (a ``Write`` is open for it), durable
+(the write was closed). A truncation pulls the later two back, also in writes that are still open: what such a write
+puts on the disk is overwritten by a later one and must never count as durable, even if the same entry comes back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from protocol.errors import LocalMisuse
+from protocol.messages import Entry
+
+ENTRY_OVERHEAD_BYTES: Final = 32
+"""What an entry adds to a message beside its payload."""
+
+
+@dataclass(slots=True, eq=False)
+class Write:
+    """Entries on their way to the disk."""
+
+    last_index: int
+    """Durable up to here once the write is closed. A truncation lowers it."""
+
+
+class Log:
+    """Entries 1 to ``last_index``, without gaps, terms never falling.
+
+    Invariants: ``durable_index`` <= ``_handed_index`` <= ``last_index``; every open write ends at or below
+    ``_handed_index``.
+    """
+
+    def __init__(self, entries: Sequence[Entry] = ()) -> None:
+        self._entries = list(entries)
+        self.durable_index = len(self._entries)
+        self._handed_index = len(self._entries)
+        self._writes: deque[Write] = deque()
+        self._check_sequence()
+
+    @property
+    def last_index(self) -> int:
+        return len(self._entries)
+
+    @property
+    def last_term(self) -> int:
+        return self._entries[-1].term if self._entries else 0
+
+    def term_at(self, index: int) -> int | None:
+        """Term of the entry at ``index``; 0 at the log's start, None beyond its end."""
+        if index == 0:
+            return 0
+        return self._entries[index - 1].term if index <= len(self._entries) else None
+
+    def entries_from(self, first: int, last: int | None = None) -> list[Entry]:
+        """Entries ``first`` to ``last``, both included; to the end when ``last`` is None."""
+        return self._entries[first - 1 : last]
+
+    def bounded(self, first: int, count_max: int, bytes_max: int) -> tuple[Entry, ...]:
+        """Entries from ``first`` on for one message. One entry always goes, however large, or it would never go."""
+        taken = self._entries[first - 1 : first - 1 + count_max]
+        total = 0
+        for position, entry in enumerate(taken):
+            total += len(entry.payload) + ENTRY_OVERHEAD_BYTES
+            if total > bytes_max and position > 0:
+                return tuple(taken[:position])
+        return tuple(taken)
+
+    def up_to_date(self, last_index: int, last_term: int) -> bool:
+        """Whether a candidate's log is at least as complete as this one (section 5.4.1)."""
+        return (last_term, last_index) >= (self.last_term, self.last_index)
+
+    def first_conflict(self, entries: Sequence[Entry]) -> int | None:
+        """Position in ``entries`` of the first one that this log does not hold. Matching entries are never replaced:
+        a delayed or repeated message must not shorten the log."""
+        for position, entry in enumerate(entries):
+            if self.term_at(entry.index) != entry.term:
+                return position
+        return None
+
+    def match_hint(self, refused_index: int, refused_term: int) -> int:
+        """The highest index worth trying after a refusal at (``refused_index``, ``refused_term``).
+
+        The leader's terms below that point are at most ``refused_term``, so that entries of a later term cannot match
+        and whole terms are skipped in one round trip (end of section 5.3).
+        """
+        index = min(refused_index - 1, self.last_index)
+        while index > 0 and self._entries[index - 1].term > refused_term:
+            index -= 1
+        return index
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Put ``entries`` at their indices; whatever stood at or after the first one is gone."""
+        keep = entries[0].index - 1
+        if keep > self.last_index:
+            raise LocalMisuse(f"entry {entries[0].index} after a log that ends at {self.last_index}")
+        if keep < self.last_index:
+            self._truncate(keep)
+        self._entries.extend(entries)
+
+    def begin_write(self) -> tuple[tuple[Entry, ...], Write]:
+        """Hand out what no earlier write holds. Close the writes in the order in which they were begun."""
+        unsaved = tuple(self._entries[self._handed_index :])
+        self._handed_index = self.last_index
+        write = Write(self.last_index)
+        self._writes.append(write)
+        return unsaved, write
+
+    def end_write(self, write: Write) -> None:
+        """The entries of ``write`` are on the disk."""
+        if not self._writes or self._writes.popleft() is not write:
+            raise LocalMisuse("writes must be closed in the order in which they were begun")
+        self.durable_index = max(self.durable_index, write.last_index)
+
+    @property
+    def unsaved(self) -> bool:
+        return self._handed_index < self.last_index
+
+    def check_invariants(self) -> None:
+        assert 0 <= self.durable_index <= self._handed_index <= self.last_index
+        assert all(write.last_index <= self._handed_index for write in self._writes)
+        self._check_sequence()
+
+    def _truncate(self, keep: int) -> None:
+        del self._entries[keep:]
+        self._handed_index = min(self._handed_index, keep)
+        self.durable_index = min(self.durable_index, keep)
+        for write in self._writes:
+            write.last_index = min(write.last_index, keep)
+
+    def _check_sequence(self) -> None:
+        term = 0
+        for position, entry in enumerate(self._entries, start=1):
+            if entry.index != position or entry.term < term:
+                raise LocalMisuse(f"entry {entry.index} of term {entry.term} at position {position}, after term {term}")
+            term = entry.term

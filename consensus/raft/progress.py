@@ -1,0 +1,90 @@
+"""What a leader believes about one follower: how far it matches, what is on its way, and when it last answered."""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+
+from consensus.raft.log import Log
+from protocol.messages import AppendEntries
+
+
+class ProgressState(Enum):
+    PROBE = "probe"
+    """The match is unknown: one message at a time, until an answer tells."""
+    REPLICATE = "replicate"
+    """The follower keeps up: messages follow each other without waiting, up to the in-flight limit."""
+
+
+class Progress:
+    """One follower's progress under one leadership.
+
+    Invariant: 0 <= ``match`` < ``next``, and ``match`` only rises. At most ``inflight_max`` messages with entries are
+    unanswered.
+    """
+
+    def __init__(self, next_index: int, now_ns: int, inflight_max: int) -> None:
+        self.state = ProgressState.PROBE
+        self.match = 0
+        self.next = next_index
+        self.contact_ns = now_ns
+        """When the follower last answered in this term."""
+        self.commit_sent = 0
+        self.inflight_max = inflight_max
+        self._inflight: deque[int] = deque()
+        self._probe_sent = False
+
+    @property
+    def inflight(self) -> int:
+        return len(self._inflight)
+
+    def wants_append(self, log: Log, commit_index: int) -> bool:
+        """Whether something new may leave now: entries within the limits, or a commit index not yet told."""
+        if self.state is ProgressState.PROBE:
+            return not self._probe_sent
+        if self.next <= log.last_index and self.inflight < self.inflight_max:
+            return True
+        return self.commit_sent < commit_index and self.commit_sent < self.next - 1
+
+    def sent(self, message: AppendEntries) -> None:
+        """Note that ``message`` left. When replicating, ``next`` runs ahead of the answers."""
+        last = message.previous_log_index + len(message.entries)
+        self.commit_sent = min(message.leader_commit, last)
+        if self.state is ProgressState.PROBE:
+            self._probe_sent = True
+        elif message.entries:
+            self.next = last + 1
+            self._inflight.append(last)
+
+    def accepted(self, match_index: int) -> bool:
+        """The follower matches up to ``match_index``. True when that is news."""
+        news = match_index > self.match
+        self.match = max(self.match, match_index)
+        while self._inflight and self._inflight[0] <= self.match:
+            self._inflight.popleft()
+        if self.state is ProgressState.PROBE:
+            self.state = ProgressState.REPLICATE
+            self.next = self.match + 1
+        self.next = max(self.next, self.match + 1)
+        return news
+
+    def refused(self, hint: int) -> bool:
+        """The follower lacks the entry before ``next``. False when the refusal is an old one: a true refusal hints
+        below what was tried, and never below what the follower has already confirmed."""
+        if not self.match <= hint < self.next - 1:
+            return False
+        self.state = ProgressState.PROBE
+        self.next = hint + 1
+        self._inflight.clear()
+        self._probe_sent = False
+        return True
+
+    def allow_probe(self) -> None:
+        """Time has passed: the probe or its answer may be lost, so the next one may leave."""
+        self._probe_sent = False
+
+    def check_invariants(self, last_index: int) -> None:
+        assert 0 <= self.match < self.next <= last_index + 1
+        assert self.inflight <= self.inflight_max
+        assert all(self.match < index < self.next for index in self._inflight)
+        assert self.state is ProgressState.REPLICATE or not self._inflight

@@ -1,0 +1,60 @@
+"""How far a searched distance may lie from the exact one, so that a fast search can propose and an exact one decide."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtw.bands import Bounds, band_width_max
+
+
+@dataclass(frozen=True)
+class Slack:
+    """A bound between computed and exact squared distance of two z-normalised windows, in root space.
+
+    Invariant: ``sqrt(computed) <= sqrt(exact) * (1 + relative) + absolute`` and the same with both exchanged.
+
+    Why: a z-normalised window of length n has the norm ``sqrt(n)``, and a warping path repeats a sample at most
+    ``width`` times, so rounding the inputs moves the difference vector of any path by at most
+    ``2 * u * sqrt(width * n)`` (triangle inequality). Adding at most 2 n non-negative terms in any order and with or
+    without fused operations costs a relative ``(2 n + 2) * u`` of the square. It holds for every path, hence for the
+    minimum. ``u`` is half of ``epsilon``; the formulas use the whole, which also covers the exact kernel's own float64
+    rounding.
+    """
+
+    relative: float
+    absolute: float
+
+    @classmethod
+    def of(cls, window: int, bounds: Bounds, dtype: Any) -> Slack:
+        epsilon = float(np.finfo(dtype).eps)
+        absolute = 2.0 * epsilon * math.sqrt(band_width_max(bounds) * window)
+        return cls(relative=(2 * window + 8) * epsilon, absolute=absolute)
+
+    def grow(self) -> float:
+        """With ``shift``: the factor that takes a computed root past every computed root of an equal exact distance."""
+        return (1.0 + 2.0 * self.relative) ** 2
+
+    def shift(self) -> float:
+        return 3.0 * self.absolute * self.grow()
+
+    def ceiling(self, exact: float) -> float:
+        """No computed distance of an exact distance up to ``exact`` lies above this."""
+        return float((math.sqrt(exact) * self.grow() + self.shift()) ** 2)
+
+    def floors(self, computed: NDArray[Any]) -> NDArray[np.float64]:
+        """Lower bounds of the exact distances, same shape, float64."""
+        roots = np.sqrt(computed.astype(np.float64))
+        return np.asarray(np.maximum(0.0, (roots - self.absolute) / (1.0 + 2.0 * self.relative)) ** 2)
+
+
+def rounded_up(value: float, dtype: Any) -> Any:
+    """The smallest convenient number of ``dtype`` not below ``value``; infinity past its largest."""
+    kind = np.dtype(dtype).type
+    if value >= float(np.finfo(dtype).max):
+        return kind(np.inf)
+    return np.nextafter(kind(value), kind(np.inf))

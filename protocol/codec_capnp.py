@@ -1,0 +1,120 @@
+"""The swarm's own codec: batches and bodies as Cap'n Proto messages of ``schema/swarm.capnp``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, TypeVar, cast
+
+from protocol.envelope import BatchHeader, Envelope, MsgHdr, kind_of, type_of_kind
+from protocol.errors import LocalMisuse, PeerViolation
+from protocol.fields import BATCH_BYTES_MAX, MESSAGES_PER_BATCH_MAX
+from protocol.layout import WORD, batch_columns, headers_position, layout_of
+from protocol.messages import WIRE_TYPES, Message
+from protocol.overlay_read import Cells, read_cells, read_root, rows_reader, struct_reader, view_rows
+from protocol.overlay_write import rows_writer, struct_writer, with_local_blame, write_cells, write_root
+from protocol.rows import Rows
+from protocol.segment import POINTER, Segment, new_message, sealed
+
+M = TypeVar("M", bound=Message)
+
+_HEADER: Final = layout_of(BatchHeader)
+_READ_HEADER: Final = struct_reader(BatchHeader)
+_WRITE_HEADER: Final = struct_writer(BatchHeader)
+_ROOT: Final = 2 * WORD
+"""Where the Batch struct begins in every batch that we write; its pointers follow its data."""
+_POINTERS: Final = _ROOT + _HEADER.data_words * WORD
+
+_INDEX: Final = layout_of(MsgHdr)
+assert _INDEX.plain and _INDEX.scalar_names == ("kind", "row", "trace"), "the index is packed and unpacked by position"
+_PACK_INDEX_ROW: Final = _INDEX.row.pack
+_INDEX_POSITION: Final = headers_position()
+
+_COLUMN_POSITIONS: Final = batch_columns()
+_COLUMN_AT: Final = tuple({p: t for t, p in _COLUMN_POSITIONS.items()}.get(p) for p in range(len(WIRE_TYPES) + 1))
+_COLUMN_READERS: Final = {t: rows_reader(t, MESSAGES_PER_BATCH_MAX) for t in WIRE_TYPES}
+_COLUMN_WRITERS: Final = {t: rows_writer(t) for t in WIRE_TYPES}
+_NOTHING: Final[list[Message]] = []
+_ENVELOPE: Final[Callable[[tuple[int, Message]], Envelope]] = partial(tuple.__new__, Envelope)
+"""Skips the keyword handling of the named tuple's own constructor, which costs more than the rest of the loop."""
+
+
+class CapnpCodec:
+    """Stateless and safe to share between threads: it works on bytes and never holds a reader of the library."""
+
+    name: str = "capnp"
+
+    def encode_batch(self, header: BatchHeader, messages: Sequence[Envelope]) -> bytes:
+        """One message per index row, in order. Raises LocalMisuse when a field is out of range."""
+        if len(messages) > MESSAGES_PER_BATCH_MAX:
+            raise LocalMisuse(f"{len(messages)} messages in one batch, at most {MESSAGES_PER_BATCH_MAX}")
+        columns: dict[type[Message], list[Message]] = {}
+        packed = with_local_blame(_sort_into, columns, messages)
+        # Empty columns at the end are left out: readers take a missing pointer for a null one.
+        last = max((_COLUMN_POSITIONS[t] for t in columns), default=_INDEX_POSITION)
+        buffer = new_message(_HEADER.data_words, 1 + max(last, _INDEX_POSITION))
+        with_local_blame(_WRITE_HEADER, buffer, _ROOT, header)
+        place = _POINTERS + _INDEX_POSITION * WORD
+        POINTER.pack_into(buffer, place, *write_cells(buffer, place + WORD, packed, _INDEX))
+        for message_type, column in columns.items():
+            place = _POINTERS + _COLUMN_POSITIONS[message_type] * WORD
+            halves = with_local_blame(_COLUMN_WRITERS[message_type], buffer, place + WORD, column)
+            POINTER.pack_into(buffer, place, *halves)
+        return sealed(buffer)
+
+    def decode_batch(self, data: bytes) -> tuple[BatchHeader, list[Envelope]]:
+        """Messages in the order of the index. Raises PeerViolation unless every row is named exactly once, in order."""
+        segment = Segment(data, BATCH_BYTES_MAX)
+        root, data_words, pointer_count = segment.root()
+        header = _READ_HEADER(segment, root, data_words, 0)
+        end = root + (data_words + 1) * WORD
+        halves = list(POINTER.iter_unpack(segment.data[end - WORD : end + (pointer_count - 1) * WORD]))
+        columns: dict[type[Message], list[Message]] = {}
+        for position, (low, high) in enumerate(halves[: len(_COLUMN_AT)]):
+            message_type = _COLUMN_AT[position]
+            if (low or high) and message_type is not None:
+                read_column = _COLUMN_READERS[message_type]
+                columns[message_type] = read_column(segment, end + position * WORD, low, high)
+        low, high = halves[_INDEX_POSITION] if halves else (0, 0)
+        index = read_cells(segment, end + _INDEX_POSITION * WORD, low, high, _INDEX, MESSAGES_PER_BATCH_MAX)
+        return cast(BatchHeader, header), _joined(index, columns)
+
+    def encode_body(self, message: Message) -> bytes:
+        """A struct on its own, to be signed, hashed or stored. Raises LocalMisuse when a field is out of range."""
+        return write_root(message)
+
+    def decode_body(self, kind: type[M], data: bytes) -> M:
+        """Raises PeerViolation."""
+        return cast(M, read_root(kind, data, BATCH_BYTES_MAX))
+
+    def view_rows(self, kind: type[Message], field_name: str, data: bytes) -> Rows:
+        """One list of pointer-free rows of a body, say the intents of a Frame, as an array over ``data`` itself.
+        Read-only, shape (rows,), dtype ``rows.row_type``. Raises PeerViolation."""
+        return view_rows(kind, field_name, data, BATCH_BYTES_MAX)
+
+
+def _sort_into(columns: dict[type[Message], list[Message]], messages: Sequence[Envelope]) -> bytes:
+    """Fills the columns and returns the packed index."""
+    rows = []
+    for trace, message in messages:
+        column = columns.get(type(message))
+        if column is None:
+            column = columns[type(message)] = []
+        rows.append(_PACK_INDEX_ROW(kind_of(message), len(column), trace))
+        column.append(message)
+    return b"".join(rows)
+
+
+def _joined(index: list[Cells], columns: dict[type[Message], list[Message]]) -> list[Envelope]:
+    """Puts the columns back into one sequence."""
+    if len(index) != sum(map(len, columns.values())):
+        raise PeerViolation("batch_index", f"{len(index)} rows for {sum(map(len, columns.values()))} messages")
+    taken: dict[int, int] = {}
+    envelopes = []
+    for kind, row, trace in index:
+        column = columns.get(type_of_kind(kind), _NOTHING)
+        if row != taken.get(kind, 0) or row >= len(column):
+            raise PeerViolation("batch_index", f"{WIRE_TYPES[kind].__name__} row {row}")
+        taken[kind] = row + 1
+        envelopes.append(_ENVELOPE((trace, column[row])))
+    return envelopes

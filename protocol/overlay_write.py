@@ -1,0 +1,219 @@
+"""Writes Cap'n Proto structs straight into the bytes that will travel, by the layouts of the compiled schema.
+
+Each object is appended after its parent, in field order, and empty fields stay null: the same message always gives the
+same bytes, and they are the bytes that the library itself would write.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from functools import cache
+from math import isfinite
+from operator import attrgetter
+from typing import Any, TypeVar
+
+import numpy as np
+
+from protocol.errors import LocalMisuse
+from protocol.fields import Field, Kind
+from protocol.layout import ELEMENT_SIZE, FORMAT, WORD, Layout, layout_of
+from protocol.messages import Message
+from protocol.rows import packed_rows
+from protocol.segment import BYTES, COMPOSITE, LIST_KIND, NULL, POINTER, new_message, sealed
+
+T = TypeVar("T")
+Halves = tuple[int, int]
+"""Lower and upper half of a pointer."""
+StructWriter = Callable[[bytearray, int, Any], None]
+"""(buffer, position, message); the struct's own words are already there, zeroed."""
+PointerWriter = Callable[[bytearray, int, Any], Halves]
+"""(buffer, position after the pointer, value) to the pointer's halves; the value goes to the buffer's end."""
+
+
+def write_root(message: Message) -> bytes:
+    """One segment with its segment table. Raises LocalMisuse when a field is out of range."""
+    layout = layout_of(type(message))
+    buffer = new_message(layout.data_words, layout.pointer_count)
+    with_local_blame(struct_writer(type(message)), buffer, 2 * WORD, message)
+    return sealed(buffer)
+
+
+def with_local_blame(write: Callable[..., T], *arguments: Any) -> T:
+    """Whatever a writer stumbles over was built by us."""
+    try:
+        return write(*arguments)
+    except (struct.error, TypeError, AttributeError) as error:
+        raise LocalMisuse(f"{type(arguments[-1]).__name__}: {error}") from error
+
+
+# --- structs ---------------------------------------------------------------------------------------------------------
+
+
+@cache
+def struct_writer(message_type: type[Message]) -> StructWriter:
+    """Writer of one struct of this type into its reserved place; what it points to goes to the buffer's end."""
+    layout = layout_of(message_type)
+    pack_into, scalars = layout.row.pack_into, values_of(layout)
+    bools = [(attrgetter(name), byte, mask) for name, byte, mask in layout.bools]
+    pointers = [
+        (attrgetter(field.name), (layout.data_words + index + 1) * WORD, _pointer_writer(field))
+        for index, field in enumerate(layout.pointers)
+    ]
+
+    def write(buffer: bytearray, position: int, message: Message) -> None:
+        cells = [*scalars(message)]
+        for get, end, write_pointer in pointers:
+            cells += write_pointer(buffer, position + end, get(message))
+        pack_into(buffer, position, *cells)
+        for get, byte, mask in bools:
+            if get(message):
+                buffer[position + byte] |= mask
+
+    return write
+
+
+def values_of(layout: Layout) -> Callable[[Any], Sequence[Any]]:
+    """The numbers of a message, in the order in which ``layout.row`` packs them."""
+    names = layout.scalar_names
+    if not names:
+        return lambda message: ()
+    get = attrgetter(*names)
+    return get if len(names) > 1 else lambda message: (get(message),)
+
+
+# --- lists of structs ------------------------------------------------------------------------------------------------
+
+
+def write_cells(buffer: bytearray, end: int, packed: bytes, layout: Layout) -> Halves:
+    """A list of ``plain`` structs, packed already; an empty one stays null."""
+    tag, count = len(buffer), len(packed) // layout.row.size
+    if not count:
+        return NULL
+    buffer += POINTER.pack(count << 2, layout.shape)
+    buffer += packed
+    return (tag - end) // 2 | LIST_KIND, COMPOSITE | count * layout.words << 3
+
+
+@cache
+def rows_writer(message_type: type[Message]) -> PointerWriter:
+    """Writer of a list of structs of this type; an empty list stays null. Rows of a ``plain`` type may also be an array
+    of ``rows.row_type``."""
+    layout, write, values = layout_of(message_type), struct_writer(message_type), values_of(layout_of(message_type))
+    pack, row_bytes, row_words, shape = layout.row.pack, layout.row.size, layout.words, layout.shape
+
+    def write_plain_rows(buffer: bytearray, end: int, rows: Any) -> Halves:
+        if isinstance(rows, np.ndarray):
+            return write_cells(buffer, end, packed_rows(message_type, rows), layout)
+        return write_cells(buffer, end, b"".join([pack(*values(row)) for row in rows]), layout)
+
+    def write_rows(buffer: bytearray, end: int, rows: Sequence[Any]) -> Halves:
+        count, tag = len(rows), len(buffer)
+        if not count:
+            return NULL
+        buffer += POINTER.pack(count << 2, shape)
+        buffer += bytes(count * row_bytes)
+        for position, row in enumerate(rows):
+            write(buffer, tag + WORD + position * row_bytes, row)
+        return (tag - end) // 2 | LIST_KIND, COMPOSITE | count * row_words << 3
+
+    return write_plain_rows if layout.plain else write_rows
+
+
+# --- pointer fields --------------------------------------------------------------------------------------------------
+
+
+def _pointer_writer(field: Field) -> PointerWriter:
+    if field.kind is Kind.TEXT:
+        return _text_writer(field)
+    if field.kind is Kind.DATA:
+        return _data_writer(field)
+    if field.kind is Kind.LIST:
+        return _number_list_writer(field) if field.struct is None else _struct_list_writer(field, field.struct)
+    assert field.struct is not None
+    return _nested_writer(field.struct)
+
+
+def _nested_writer(message_type: type[Message]) -> PointerWriter:
+    layout, write_struct = layout_of(message_type), struct_writer(message_type)
+    words, shape = bytes(layout.words * WORD), layout.shape
+
+    def write(buffer: bytearray, end: int, value: Message) -> Halves:
+        target = len(buffer)
+        buffer += words
+        write_struct(buffer, target, value)
+        return (target - end) // 2, shape
+
+    return write
+
+
+def _data_writer(field: Field) -> PointerWriter:
+    minimum, maximum, name = field.length_min, field.length_max, field.name
+
+    def write(buffer: bytearray, end: int, value: bytes) -> Halves:
+        count = len(value)
+        if type(value) is not bytes or not minimum <= count <= maximum:
+            raise LocalMisuse(f"{name}: {type(value).__name__} of length {count}, not {minimum} to {maximum} bytes")
+        if not count:
+            return NULL
+        target = len(buffer)
+        buffer += value
+        if count & 7:
+            buffer += bytes(WORD - (count & 7))
+        return (target - end) // 2 | LIST_KIND, BYTES | count << 3
+
+    return write
+
+
+def _text_writer(field: Field) -> PointerWriter:
+    minimum, maximum, name = field.length_min, field.length_max, field.name
+
+    def write(buffer: bytearray, end: int, value: str) -> Halves:
+        try:
+            raw = value.encode()
+        except UnicodeEncodeError as error:
+            raise LocalMisuse(f"{name}: {error}") from error
+        count, target = len(raw), len(buffer)
+        if not minimum <= count <= maximum:
+            raise LocalMisuse(f"{name}: {count} bytes, outside {minimum} to {maximum}")
+        if not count:
+            return NULL
+        buffer += raw
+        buffer += bytes(WORD - (count & 7))  # the padding is the NUL too, so there is always some
+        return (target - end) // 2 | LIST_KIND, BYTES | count + 1 << 3
+
+    return write
+
+
+def _number_list_writer(field: Field) -> PointerWriter:
+    assert field.item is not None
+    code, element_size, is_float = FORMAT[field.item], ELEMENT_SIZE[field.item], field.item is Kind.FLOAT
+
+    def write(buffer: bytearray, end: int, values: Sequence[Any]) -> Halves:
+        count = _checked_count(field, values)
+        if is_float and not all(map(isfinite, values)):
+            raise LocalMisuse(f"{field.name}: a number that is not finite does not travel")
+        if not count:
+            return NULL
+        target = len(buffer)
+        buffer += struct.pack(f"<{count}{code}", *values)
+        buffer += bytes(-len(buffer) % WORD)
+        return (target - end) // 2 | LIST_KIND, element_size | count << 3
+
+    return write
+
+
+def _struct_list_writer(field: Field, message_type: type[Message]) -> PointerWriter:
+    write_rows = rows_writer(message_type)
+
+    def write(buffer: bytearray, end: int, rows: Sequence[Any]) -> Halves:
+        return write_rows(buffer, end, rows) if _checked_count(field, rows) else NULL
+
+    return write
+
+
+def _checked_count(field: Field, values: Sequence[Any]) -> int:
+    count = len(values)
+    if not field.length_min <= count <= field.length_max:
+        raise LocalMisuse(f"{field.name}: {count} elements, outside {field.length_min} to {field.length_max}")
+    return count

@@ -1,0 +1,369 @@
+"""A connection to another agent from its first byte to its last: greeting, batches out, batches in.
+
+The dialler opens four streams with one byte each and sends HELLO; the listener answers HELLO-ACK. Before that nothing
+else is sent, and whatever else arrives ends the connection. Afterwards every stream carries frames of one batch each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from profiling.clock import now_ns
+from profiling.span import record, span
+from profiling.stages import Operation
+from protocol.batch import Batcher, BatchLimits, Channel, FrameReader, WouldBlock, frame
+from protocol.codec import Codec
+from protocol.envelope import BatchHeader, Envelope
+from protocol.errors import PeerViolation
+from protocol.greeting import PROBE_EPOCH, Greeter
+from protocol.messages import Hello, HelloAck, Message, Refused
+from protocol.quic.link import ENDINGS_WITHOUT_BLAME, REASONS, Closed, Link
+from protocol.roster import Agent, MessageTypes, Role, allowed_messages
+
+STREAM_OF: Final = {channel: 4 * channel for channel in Channel}
+"""Client-initiated bidirectional stream of each channel; a lower number is served strictly first."""
+CHANNEL_OF: Final = {stream_id: channel for channel, stream_id in STREAM_OF.items()}
+GREETING_BYTES_MAX: Final = 4096
+EARLY_BYTES_MAX: Final = 1024 * 1024
+"""What a listener's first batches may overtake its greeting by, when a packet is lost."""
+UNSENT_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Per stream, what may lie unacknowledged in the transport before ``send`` says no."""
+REFUSED_CODE: Final = 1
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Counters of one roster agent; they outlive its connections."""
+
+    batches_out: int = 0
+    messages_out: int = 0
+    bytes_out: int = 0
+    batches_in: int = 0
+    messages_in: int = 0
+    bytes_in: int = 0
+    connects: int = 0
+    unsent: Counter[str] = field(default_factory=Counter)
+    """Messages that ``send`` did not take, by reason."""
+    refused: Counter[str] = field(default_factory=Counter)
+    """What we refused of this agent, connections and batches, by reason."""
+    last_refusal: str | None = None
+    """Why this agent refused us last."""
+
+
+class PeerHost(Protocol):
+    """What a connection needs from the endpoint that it belongs to."""
+
+    codec: Codec
+    greeter: Greeter
+    limits: BatchLimits
+
+    def traffic_of(self, agent: Agent) -> Traffic: ...
+
+    def reason_to_refuse(self, peer: Peer) -> str | None:
+        """A peer has greeted well; say why it is not welcome all the same, or ``None``."""
+
+    def on_greeted(self, peer: Peer) -> None: ...
+
+    def on_message(self, peer: Peer, trace: int, message: Message) -> None: ...
+
+    def on_offence(self, peer: Peer, violation: PeerViolation) -> bool:
+        """Count it; true when it was one too many."""
+
+    def on_gone(self, peer: Peer, closed: Closed) -> None: ...
+
+    def want_flush(self, peer: Peer) -> None: ...
+
+
+class Peer:
+    """One connection. ``agent`` is whom we dialled, or who greeted us; ``is_probe`` a visitor asking for the status."""
+
+    def __init__(self, host: PeerHost, dialled: Agent | None) -> None:
+        self._host = host
+        self._dialled = dialled
+        self._agent = dialled
+        self._link: Link | None = None
+        self._batcher = Batcher(host.limits)
+        self._readers = {stream_id: FrameReader() for stream_id in CHANNEL_OF}
+        if dialled is None:
+            self._readers[0] = FrameReader(GREETING_BYTES_MAX)
+        self._unopened = set() if dialled is not None else set(CHANNEL_OF)
+        self._early: list[tuple[int, bytes]] = []
+        self._traffic = host.traffic_of(dialled) if dialled is not None else Traffic()
+        self._allowed: MessageTypes = frozenset()
+        self._sequence_out = 0
+        self._sequence_in = 0
+        self.epoch = PROBE_EPOCH
+        self.greeted = False
+        self.gone = asyncio.Event()
+
+    @property
+    def agent(self) -> Agent:
+        assert self._agent is not None, "nobody until the greeting is checked"
+        return self._agent
+
+    @property
+    def name(self) -> str:
+        return self._agent.id if self._agent is not None else "unknown"
+
+    @property
+    def dialled(self) -> bool:
+        return self._dialled is not None
+
+    @property
+    def is_probe(self) -> bool:
+        return self.epoch == PROBE_EPOCH or self.agent.role is Role.OPERATOR
+
+    @property
+    def round_trip_ms(self) -> float:
+        return self._link.connection.round_trip_s * 1e3 if self._link is not None else 0.0
+
+    # --- sending ----------------------------------------------------------------------------------------------------
+
+    def send(self, message: Message, *, channel: Channel = Channel.CONTROL, trace: int = 0) -> bool:
+        """Queue a message for this tick's batch. False, and counted, when the connection or its queue will not take it;
+        never blocks."""
+        if self._link is None or not self.greeted or self._link.closed:
+            self._traffic.unsent["not_connected"] += 1
+            return False
+        if self._link.unsent_bytes(STREAM_OF[channel]) > UNSENT_BYTES_MAX:
+            self._traffic.unsent["window_full"] += 1
+            return False
+        try:
+            self._batcher.push(Envelope(trace, message), channel, now_ns())
+        except WouldBlock:
+            self._traffic.unsent["queue_full"] += 1
+            return False
+        self._host.want_flush(self)
+        return True
+
+    def flush(self, at_ns: int) -> int:
+        """Write the batches that are due; return the first cycle that they carry, 0 for none."""
+        charged = 0
+        if self._link is None or self._link.closed:
+            return charged
+        for channel, envelopes in self._batcher.frames_to_send(at_ns):
+            self._write(channel, envelopes)
+            charged = charged or envelopes[0].trace
+        return charged
+
+    def flush_due_ns(self) -> int | None:
+        """When the next batch is due, in nanoseconds of ``profiling.clock``; ``None`` when nothing waits."""
+        return self._batcher.get_timer()
+
+    def refuse(self, reason: str, detail: str = "") -> None:
+        """Tell the peer why, as well as that can be done, and close."""
+        if self._link is None or self._link.closed:
+            return
+        self._traffic.refused[reason] += 1
+        if self._link.has_stream(STREAM_OF[Channel.CONTROL]):
+            self._write(Channel.CONTROL, [Envelope(0, Refused(reason))])
+        self._link.close(REFUSED_CODE, f"{reason}: {detail}" if detail else reason)
+        self._finish(Closed(reason, detail))
+
+    def close(self, reason: str) -> None:
+        """Close without blame."""
+        if self._link is not None and not self._link.closed:
+            self._link.close(0, reason)
+        self._finish(Closed(reason))
+
+    def _write(self, channel: Channel, envelopes: list[Envelope]) -> None:
+        assert self._link is not None, "a connection exists before anything is written"
+        self._sequence_out += 1
+        header = BatchHeader(
+            epoch=self._host.greeter.epoch,
+            sender=self._host.greeter.identity.agent.index,
+            sequence=self._sequence_out,
+            sent_at_ns=time.time_ns(),
+            acknowledged_sequence=self._sequence_in,
+        )
+        with span(Operation.BATCH_ENCODE, envelopes[0].trace):
+            data = frame(self._host.codec.encode_batch(header, envelopes))
+        self._link.write(STREAM_OF[channel], data)
+        self._traffic.batches_out += 1
+        self._traffic.messages_out += len(envelopes)
+        self._traffic.bytes_out += len(data)
+
+    # --- LinkOwner --------------------------------------------------------------------------------------------------
+
+    def on_established(self, link: Link) -> None:
+        self._link = link
+        if self._dialled is None:
+            return
+        for channel, stream_id in STREAM_OF.items():
+            link.write(stream_id, bytes([channel]))
+        self._write(Channel.CONTROL, [Envelope(0, self._host.greeter.hello(link.exporter))])
+
+    def on_data(self, link: Link, stream_id: int, data: bytes) -> None:
+        try:
+            payloads = self._read(stream_id, data)
+        except PeerViolation as violation:
+            self._broken(violation)
+            return
+        for payload in payloads:
+            if link.closed:
+                return
+            if self.greeted:
+                self._on_batch(payload)
+            else:
+                self._on_greeting(link, payload)
+        if self._early and self.greeted:
+            early, self._early = self._early, []
+            for early_stream_id, early_data in early:
+                self.on_data(link, early_stream_id, early_data)
+
+    def on_closed(self, link: Link, closed: Closed) -> None:
+        if closed.reason not in ENDINGS_WITHOUT_BLAME:
+            if closed.by_peer:
+                self._traffic.last_refusal = closed.reason
+            else:
+                self._traffic.refused[closed.reason] += 1
+        self._finish(closed)
+
+    def _finish(self, closed: Closed) -> None:
+        if not self.gone.is_set():
+            self.gone.set()
+            self._host.on_gone(self, closed)
+
+    # --- receiving --------------------------------------------------------------------------------------------------
+
+    def _read(self, stream_id: int, data: bytes) -> list[bytes]:
+        if stream_id not in CHANNEL_OF:
+            raise PeerViolation("stream_unknown", str(stream_id))
+        if stream_id in self._unopened:
+            if data[0] != CHANNEL_OF[stream_id]:
+                raise PeerViolation("greeting_malformed", f"stream {stream_id} opens with {data[0]}")
+            self._unopened.discard(stream_id)
+            data = data[1:]
+        if not self.greeted and stream_id != STREAM_OF[Channel.CONTROL]:
+            self._keep_early(stream_id, data)
+            return []
+        payloads = self._readers[stream_id].receive(data)
+        if (
+            not self.greeted
+            and not self.dialled
+            and (len(payloads) > 1 or (payloads and self._readers[0].buffered_bytes))
+        ):
+            raise PeerViolation("before_greeting", "more than a greeting")
+        return payloads
+
+    def _keep_early(self, stream_id: int, data: bytes) -> None:
+        if data and not self.dialled:
+            raise PeerViolation("before_greeting", f"{len(data)} bytes on stream {stream_id}")
+        self._early.append((stream_id, data))
+        if sum(len(piece) for _, piece in self._early) > EARLY_BYTES_MAX:
+            raise PeerViolation("before_greeting", f"more than {EARLY_BYTES_MAX} bytes")
+
+    def _on_greeting(self, link: Link, payload: bytes) -> None:
+        try:
+            greeting = self._decode_greeting(payload)
+            if isinstance(greeting, Refused):
+                self._on_refused(greeting)
+            elif self._dialled is not None and isinstance(greeting, HelloAck):
+                self._host.greeter.check_acknowledgement(greeting, self._dialled, link.exporter)
+                self._welcome(link, self._dialled, greeting.epoch)
+            elif self._dialled is None and isinstance(greeting, Hello):
+                self._on_hello(link, greeting)
+            else:
+                raise PeerViolation("before_greeting", type(greeting).__name__)
+        except PeerViolation as violation:
+            self.refuse(violation.reason, violation.detail)
+
+    def _decode_greeting(self, payload: bytes) -> Message:
+        try:
+            _, envelopes = self._host.codec.decode_batch(payload)
+        except PeerViolation as violation:
+            raise PeerViolation("greeting_malformed", str(violation)) from None
+        if len(envelopes) != 1:
+            raise PeerViolation("before_greeting", f"{len(envelopes)} messages")
+        return envelopes[0].message
+
+    def _on_hello(self, link: Link, hello: Hello) -> None:
+        self._agent = link.certified
+        self._traffic = self._host.traffic_of(self._agent)
+        self._host.greeter.check_hello(hello, link.certified, link.exporter)
+        self.epoch = hello.epoch
+        reason = self._host.reason_to_refuse(self)
+        if reason is not None:
+            raise PeerViolation(reason)
+        self._write(Channel.CONTROL, [Envelope(0, self._host.greeter.acknowledgement(link.exporter))])
+        self._welcome(link, link.certified, hello.epoch)
+
+    def _welcome(self, link: Link, agent: Agent, epoch: int) -> None:
+        self._agent, self.epoch = agent, epoch
+        self._traffic = self._host.traffic_of(agent)
+        if not self.dialled:
+            self._readers[0] = FrameReader()
+        self.greeted = link.greeted = True
+        self._allowed = allowed_messages(agent.role, epoch == PROBE_EPOCH)
+        self._host.on_greeted(self)
+
+    def _on_batch(self, payload: bytes) -> None:
+        began_ns = now_ns()
+        try:
+            header, envelopes = self._host.codec.decode_batch(payload)
+            record(Operation.BATCH_DECODE, began_ns, now_ns(), envelopes[0].trace if envelopes else 0)
+            self._check_batch(header, envelopes)
+        except PeerViolation as violation:
+            self._offended(violation)
+            return
+        self._traffic.batches_in += 1
+        self._traffic.messages_in += len(envelopes)
+        self._traffic.bytes_in += len(payload)
+        for trace, message in envelopes:
+            if self.gone.is_set():
+                return  # what was handled a moment ago made us close
+            if isinstance(message, Refused):
+                self._on_refused(message)
+            else:
+                self._host.on_message(self, trace, message)
+
+    def _check_batch(self, header: BatchHeader, envelopes: list[Envelope]) -> None:
+        if header.sender != self.agent.index or header.epoch != self.epoch:
+            raise PeerViolation("sender_mismatch", f"batch of agent {header.sender}, epoch {header.epoch}")
+        self._sequence_in = max(self._sequence_in, header.sequence)
+        for envelope in envelopes:
+            kind = type(envelope.message)
+            if kind not in self._allowed and kind is not Refused:
+                raise PeerViolation("role_not_allowed", f"{kind.__name__} from a {self.agent.role}")
+
+    def _on_refused(self, message: Refused) -> None:
+        """The peer ends the connection and says why; its close follows, but may be lost."""
+        reason = message.reason if message.reason in REASONS else "other"
+        self._traffic.last_refusal = reason
+        if self._link is not None and not self._link.closed:
+            self._link.close(0, "shutdown")
+        self._finish(Closed(reason, by_peer=True))
+
+    def _offended(self, violation: PeerViolation) -> None:
+        self._traffic.refused[violation.reason] += 1
+        if self._host.on_offence(self, violation):
+            self.refuse("offences", violation.reason)
+
+    def _broken(self, violation: PeerViolation) -> None:
+        """A stream that cannot be cut into frames any more: nothing after this point means anything."""
+        if self.greeted:
+            self._host.on_offence(self, violation)
+        self.refuse(violation.reason, violation.detail)
+
+
+def statistics_of(traffic: Traffic, peer: Peer | None) -> dict[str, Any]:
+    """One agent's line of ``Endpoint.statistics``, for JSON."""
+    return {
+        "connected": peer is not None,
+        "epoch": peer.epoch if peer is not None else None,
+        "rtt_ms": round(peer.round_trip_ms, 3) if peer is not None else None,
+        "batches_out": traffic.batches_out,
+        "messages_out": traffic.messages_out,
+        "bytes_out": traffic.bytes_out,
+        "batches_in": traffic.batches_in,
+        "messages_in": traffic.messages_in,
+        "bytes_in": traffic.bytes_in,
+        "reconnects": max(0, traffic.connects - 1),
+        "unsent": dict(traffic.unsent),
+        "refused": dict(traffic.refused),
+        "last_refusal": traffic.last_refusal,
+    }

@@ -1,0 +1,400 @@
+"""One UDP socket per agent that carries all of its connections: the only file that reads and writes datagrams.
+
+The loop wakes us once for many datagrams; they are fed to their connections, events go to the owners as callbacks,
+and every connection that was touched is flushed once, at the end of the loop's tick, after its owner has written
+all that it wants to send. Time is ``time.monotonic()``; uvloop's own clock ticks in milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import os
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final
+
+from aioquic.quic.packet import QuicProtocolVersion, encode_quic_version_negotiation
+
+from profiling.span import span
+from profiling.stages import Operation
+from protocol.errors import UsageError
+from protocol.identity import Identity
+from protocol.quic.connection import Admission, SwarmConnection
+from protocol.quic.link import Closed, Link, LinkOwner
+from protocol.quic.settings import (
+    CONNECTION_ID_BYTES,
+    DATAGRAM_BYTES_MIN,
+    KEEP_ALIVE_S,
+    SOCKET_BUFFER_BYTES,
+    Profile,
+    check_address,
+    quic_configuration,
+)
+from protocol.signing import digest
+
+Address = tuple[str, int]
+
+DATAGRAMS_PER_WAKE_UP: Final = 64
+DATAGRAM_BYTES_READ: Final = 65535
+GREETINGS_MAX: Final = 64
+"""Connections that have not finished their greeting; more are not begun."""
+HOUSEKEEPING_S: Final = 0.5
+TIMER_STEP_S: Final = 0.001
+"""The loop's timers are no finer; asking for less makes uvloop spin."""
+RESET_TOKEN_BYTES: Final = 16
+RESET_BYTES_MIN: Final = 21
+RESET_BYTES_MAX: Final = 42
+
+
+class Driver:
+    """Owns the socket, the routing table and one timer. All methods belong to the event loop's thread.
+
+    ``accept`` gives each incoming connection an owner; without it nothing is accepted. ``before_flush`` runs at the
+    end of a tick, before datagrams are built; it returns the cycle that the flush is charged to, 0 for none.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        profile: Profile,
+        *,
+        admission: Admission,
+        accept: Callable[[], LinkOwner] | None,
+        before_flush: Callable[[], int],
+        logger: Any,
+    ) -> None:
+        self._identity = identity
+        self._profile = profile
+        self._admission = admission
+        self._accept = accept
+        self._before_flush = before_flush
+        self._logger = logger
+        self._server_settings = quic_configuration(identity, profile, is_client=False)
+        self._client_settings = quic_configuration(identity, profile, is_client=True)
+        self._reset_key = digest(b"swarm/stateless-reset/1", identity.signing_key.private_bytes_raw())
+        self._links: dict[Link, None] = {}
+        self._routes: dict[bytes, Link] = {}
+        self._touched: dict[Link, bool] = {}
+        """Links to look at when the tick ends; true when they have something to send for certain."""
+        self._flush_scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._housekeeping: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._socket: socket.socket | None = None
+        self.counters: Counter[str] = Counter()
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def open(self, host: str, port: int) -> None:
+        """Bind and begin to read. ``host`` is a resolved IPv4 address. Raises ``UsageError``."""
+        assert self._socket is None, "a driver is opened once"
+        udp = _bind(self._identity.agent.id, host, port)
+        self._socket = udp
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(udp.fileno(), self._on_readable)
+        self._housekeeping = self._loop.call_later(HOUSEKEEPING_S, self._keep_house)
+        granted = self.buffer_bytes
+        if min(granted) < SOCKET_BUFFER_BYTES:
+            self._logger.info("udp_buffers_small", asked=SOCKET_BUFFER_BYTES, receive=granted[0], send=granted[1])
+
+    @property
+    def local_address(self) -> Address:
+        assert self._socket is not None, "the driver is open"
+        host, port = self._socket.getsockname()
+        return host, port
+
+    @property
+    def buffer_bytes(self) -> tuple[int, int]:
+        """What the kernel granted for receiving and sending, in its own accounting (twice the payload on Linux)."""
+        if self._socket is None:
+            return 0, 0
+        receive = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        return receive, self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+
+    def connect(self, address: Address, owner: LinkOwner, admission: Admission) -> Link:
+        """Begin a connection to a resolved IPv4 address; the owner hears how it goes. Raises ``UsageError``."""
+        check_address(self._profile, self._identity.agent.id, address[0])
+        connection = SwarmConnection(configuration=self._client_settings, profile=self._profile, admission=admission)
+        now = time.monotonic()
+        link = self._register(connection, owner, address, now)
+        connection.connect(address, now=now)
+        self.touch(link)
+        return link
+
+    def close(self) -> None:
+        """Tell all peers and stop, without waiting for anybody."""
+        now = time.monotonic()
+        for link in list(self._links):
+            link.close(0, "shutdown")
+            self._transmit(link, now)
+        self._links.clear()
+        self._routes.clear()
+        self._touched.clear()
+        for handle in (self._timer, self._housekeeping):
+            if handle is not None:
+                handle.cancel()
+        if self._socket is not None and self._loop is not None:
+            self._loop.remove_reader(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+
+    # --- end of the tick --------------------------------------------------------------------------------------------
+
+    def touch(self, link: Link) -> None:
+        """The connection has something to send: flush it when this tick ends."""
+        self._touched[link] = True
+        self.schedule_flush()
+
+    def schedule_flush(self) -> None:
+        if not self._flush_scheduled and self._loop is not None:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def transmit(self, link: Link) -> None:
+        """Send what a connection has ready now, for words that must leave before the connection closes."""
+        self._transmit(link, time.monotonic())
+
+    def _flush(self) -> None:
+        try:
+            trace = self._before_flush()  # while the flag stands, so that what it writes joins this flush
+        finally:
+            self._flush_scheduled = False
+        if self._socket is None:
+            return
+        now = time.monotonic()
+        touched, self._touched = self._touched, {}
+        with span(Operation.BATCH_FLUSH, trace):
+            for link, must_send in touched.items():
+                if must_send or link.connection.must_send(now):
+                    self._transmit(link, now)
+        for link in touched:
+            deadline = link.connection.get_timer() if link in self._links else None
+            link.deadline = deadline if deadline is not None else float("inf")
+        self._arm_timer(now)
+
+    def _transmit(self, link: Link, now: float) -> None:
+        try:
+            datagrams = link.connection.datagrams_to_send(now)
+        except Exception as error:
+            self._on_library_failure(link, error)
+            return
+        for data, address in datagrams:
+            self._send(data, address)
+
+    def _send(self, data: bytes, address: Address) -> None:
+        assert self._socket is not None, "nothing is flushed after close"
+        try:
+            self._socket.sendto(data, address)
+        except (BlockingIOError, InterruptedError):
+            self.counters["datagrams_dropped"] += 1  # as good as lost on the way: QUIC sends it again
+            return
+        except OSError as error:
+            self.counters["send_errors"] += 1
+            self._logger.warning("udp_send_failed", address=address, bytes=len(data), error=error.strerror)
+            return
+        self.counters["datagrams_out"] += 1
+        self.counters["bytes_out"] += len(data)
+
+    # --- timers -----------------------------------------------------------------------------------------------------
+
+    def _arm_timer(self, now: float) -> None:
+        earliest = min((link.deadline for link in self._links), default=float("inf"))
+        if earliest == float("inf") or self._loop is None:
+            return
+        if self._timer is not None and self._timer_at <= earliest:
+            return  # it will fire early, look around and be set again: cheaper than moving it on every packet
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = max(earliest, now + TIMER_STEP_S)
+        self._timer = self._loop.call_later(self._timer_at - now, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        now = time.monotonic()
+        for link in list(self._links):
+            if link.deadline <= now:
+                link.connection.handle_timer(now)
+                self._deliver(link)
+                self._touched[link] = True
+        self._flush()
+
+    def _keep_house(self) -> None:
+        assert self._loop is not None, "set when the driver was opened"
+        self._housekeeping = self._loop.call_later(HOUSEKEEPING_S, self._keep_house)
+        now = time.monotonic()
+        for link in list(self._links):
+            if link.closed:
+                continue
+            if not link.greeted and now - link.opened_at > link.greeting_timeout_s:
+                self.end(link, Closed("handshake_timeout", "no greeting in time"))
+            elif now - link.pinged_at >= KEEP_ALIVE_S:
+                link.pinged_at = now
+                link.connection.send_ping(0)
+                link.connection.renew_keys_if_due()
+                self.touch(link)
+
+    # --- what arrives -----------------------------------------------------------------------------------------------
+
+    def _on_readable(self) -> None:
+        udp = self._socket
+        if udp is None:
+            return
+        now = time.monotonic()
+        fed: dict[Link, None] = {}
+        for _ in range(DATAGRAMS_PER_WAKE_UP):
+            try:
+                data, address = udp.recvfrom(DATAGRAM_BYTES_READ)
+            except (BlockingIOError, InterruptedError):
+                break
+            self.counters["datagrams_in"] += 1
+            self.counters["bytes_in"] += len(data)
+            link = self._route(data, address, now)
+            if link is not None:
+                fed[link] = None
+                self._feed(link, data, address, now)
+        for link in fed:
+            self._deliver(link)
+
+    def _feed(self, link: Link, data: bytes, address: Address, now: float) -> None:
+        self._touched.setdefault(link, False)
+        self.schedule_flush()
+        try:
+            link.connection.receive_datagram(data, address, now)
+        except Exception as error:
+            self._on_library_failure(link, error)
+        if not link.connection.begun:
+            self._forget(link)
+
+    def _on_library_failure(self, link: Link, error: Exception) -> None:
+        """A defect of the library that a peer has found costs that peer its connection, and nobody else theirs."""
+        self._logger.error("quic_library_failed", address=link.address, error=repr(error))
+        self.end(link, Closed("library_failure", repr(error)))
+        self._forget(link)
+
+    def _route(self, data: bytes, address: Address, now: float) -> Link | None:
+        destination = _destination(data)
+        link = self._routes.get(destination)
+        if link is not None:
+            return link
+        if not data or not data[0] & 0x80:
+            self._on_unknown(data, destination, address)
+            return None
+        if self._accept is None or len(data) < DATAGRAM_BYTES_MIN or len(destination) < CONNECTION_ID_BYTES:
+            self.counters["stray_datagrams"] += 1
+            return None
+        if int.from_bytes(data[1:5], "big") != QuicProtocolVersion.VERSION_1:
+            self._offer_version(data, destination, address)
+            return None
+        if data[0] & 0x30 or self._greeting_count() >= GREETINGS_MAX:
+            self.counters["stray_datagrams" if data[0] & 0x30 else "greetings_refused"] += 1
+            return None
+        return self._accept_link(destination, address, now)
+
+    def _accept_link(self, destination: bytes, address: Address, now: float) -> Link:
+        assert self._accept is not None, "checked by the caller"
+        connection = SwarmConnection(
+            configuration=self._server_settings,
+            profile=self._profile,
+            admission=self._admission,
+            original_destination_connection_id=destination,
+            reset_token=self._reset_token,
+        )
+        link = self._register(connection, self._accept(), address, now)
+        self._routes[destination] = link
+        return link
+
+    def _register(self, connection: SwarmConnection, owner: LinkOwner, address: Address, now: float) -> Link:
+        link = Link(self, connection, owner, address, now)
+        self._links[link] = None
+        self._routes[connection.host_cid] = link
+        return link
+
+    def _greeting_count(self) -> int:
+        return sum(1 for link in self._links if not link.greeted)
+
+    def _deliver(self, link: Link) -> None:
+        link.deliver(self._routes)
+        ended = link.ended()
+        if ended is not None:
+            self.end(link, ended)
+        if link.connection_terminated:
+            self._forget(link)
+
+    def end(self, link: Link, closed: Closed) -> None:
+        """The connection is over for its owner. The library keeps it a little longer, to absorb what still arrives."""
+        if link.closed:
+            return
+        self.counters[f"closed_{closed.reason}"] += 1
+        link.abandon(closed)
+        self.touch(link)
+
+    def _forget(self, link: Link) -> None:
+        self._links.pop(link, None)
+        self._touched.pop(link, None)
+        for connection_id in [key for key, owner in self._routes.items() if owner is link]:
+            del self._routes[connection_id]
+
+    # --- datagrams without a connection -----------------------------------------------------------------------------
+
+    def _reset_token(self, connection_id: bytes) -> bytes:
+        return hmac.digest(self._reset_key, connection_id, hashlib.sha256)[:RESET_TOKEN_BYTES]
+
+    def _on_unknown(self, data: bytes, destination: bytes, address: Address) -> None:
+        """Either a peer tells us that it has restarted, or we have restarted and tell the peer (RFC 9000, 10.3)."""
+        self.counters["stray_datagrams"] += 1
+        token = data[-RESET_TOKEN_BYTES:]
+        for link in self._links:
+            if link.address == address and hmac.compare_digest(link.connection.reset_token_of_peer, token):
+                self.end(link, Closed("peer_restarted", "stateless reset"))
+                return
+        if self._accept is not None and len(data) > RESET_BYTES_MIN:
+            size = min(len(data) - 1, RESET_BYTES_MAX)
+            noise = bytearray(os.urandom(size - RESET_TOKEN_BYTES))
+            noise[0] = noise[0] & 0x3F | 0x40  # looks like any short-header packet
+            self.counters["resets_sent"] += 1
+            self._send(bytes(noise) + self._reset_token(destination), address)
+
+    def _offer_version(self, data: bytes, destination: bytes, address: Address) -> None:
+        self.counters["stray_datagrams"] += 1
+        source_at = 6 + len(destination)
+        if int.from_bytes(data[1:5], "big") == 0 or len(data) <= source_at:
+            return  # never answer a version negotiation: two servers could be set against each other
+        source = data[source_at + 1 : source_at + 1 + data[source_at]]
+        versions: list[int] = [QuicProtocolVersion.VERSION_1]
+        self._send(
+            encode_quic_version_negotiation(
+                source_cid=destination, destination_cid=source, supported_versions=versions
+            ),
+            address,
+        )
+
+
+def _destination(data: bytes) -> bytes:
+    """Destination connection id of a datagram's first packet; empty when it is too short to have one."""
+    if len(data) <= CONNECTION_ID_BYTES:
+        return b""
+    if data[0] & 0x80:
+        return data[6 : 6 + data[5]]
+    return data[1 : 1 + CONNECTION_ID_BYTES]
+
+
+def _bind(owner: str, host: str, port: int) -> socket.socket:
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    udp.setblocking(False)
+    udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
+    udp.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
+    try:
+        udp.bind((host, port))
+    except OSError as error:
+        udp.close()
+        reason = (error.strerror or "error").lower()
+        raise UsageError(
+            f"agent '{owner}' cannot listen on UDP {host}:{port} ({reason}): stop what uses it, or give the agent "
+            "another port or host in the cluster file"
+        ) from None
+    return udp

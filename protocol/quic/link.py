@@ -1,0 +1,169 @@
+"""One connection as its owner sees it: write, close, and three callbacks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from aioquic import tls
+from aioquic.quic import events
+from aioquic.quic.packet import QuicErrorCode
+
+from protocol.quic.connection import SwarmConnection
+from protocol.quic.settings import HANDSHAKE_TIMEOUT_S
+from protocol.roster import Agent
+
+if TYPE_CHECKING:
+    from protocol.quic.driver import Address, Driver
+
+ENDINGS_WITHOUT_BLAME: Final = frozenset({
+    "shutdown", "request_done", "replaced", "idle_timeout", "peer_restarted",
+})  # fmt: skip
+REASONS: Final = ENDINGS_WITHOUT_BLAME | {
+    "handshake_timeout", "stream_closed", "stream_unknown", "library_failure",
+    "certificate_missing", "certificate_untrusted", "certificate_expired", "certificate_not_owned",
+    "certificate_purpose", "certificate_mismatch", "certificate_pinned", "agent_unknown",
+    "cluster", "roster", "identity", "role_pair", "signature", "superseded", "banned", "offences", "too_many_probes",
+    "wrong_direction",
+    "before_greeting", "greeting_malformed", "frame_version", "frame_flags", "frame_empty", "frame_too_large",
+}  # fmt: skip
+"""Why connections end, on the wire and in statistics."""
+
+ALERT_REASONS: Final[dict[int, str]] = {
+    tls.AlertDescription.no_application_protocol: "alpn",
+    tls.AlertDescription.certificate_expired: "certificate_expired",
+    tls.AlertDescription.bad_certificate: "certificate_untrusted",
+    tls.AlertDescription.handshake_failure: "handshake_failure",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Why a connection ended. ``reason`` is a stable, countable label; ``by_peer`` says who ended it."""
+
+    reason: str
+    detail: str = ""
+    by_peer: bool = False
+
+
+class LinkOwner(Protocol):
+    """What the owner of a connection is told. ``on_closed`` comes at most once, and never after ``Link.close``."""
+
+    def on_established(self, link: Link) -> None:
+        """TLS is done on both sides of this end. On the dialler the listener may still refuse."""
+
+    def on_data(self, link: Link, stream_id: int, data: bytes) -> None:
+        """The next bytes of a stream, in order."""
+
+    def on_closed(self, link: Link, closed: Closed) -> None:
+        """The connection is gone; it must not be used any more."""
+
+
+class Link:
+    """A connection with its owner. Made by the driver."""
+
+    def __init__(
+        self, driver: Driver, connection: SwarmConnection, owner: LinkOwner, address: Address, now: float
+    ) -> None:
+        self._driver = driver
+        self._owner = owner
+        self._termination: events.ConnectionTerminated | None = None
+        self.connection = connection
+        self.address = address
+        self.opened_at = now
+        self.pinged_at = now
+        self.deadline = now
+        self.greeting_timeout_s = HANDSHAKE_TIMEOUT_S
+        self.greeted = False
+        """Set by the owner once the peer has proved who it is; until then the connection lives on borrowed time."""
+        self.closed = False
+
+    @property
+    def exporter(self) -> bytes:
+        assert self.connection.exporter is not None, "asked for after on_established"
+        return self.connection.exporter
+
+    @property
+    def certified(self) -> Agent:
+        """Whom the peer's certificate names."""
+        assert self.connection.certified is not None, "asked for after on_established"
+        return self.connection.certified
+
+    @property
+    def connection_terminated(self) -> bool:
+        return self._termination is not None
+
+    def unsent_bytes(self, stream_id: int) -> int:
+        """Bytes written to a stream that the peer has not acknowledged."""
+        return self.connection.unsent_bytes(stream_id)
+
+    def has_stream(self, stream_id: int) -> bool:
+        """Whether the stream is open here: a listener cannot write where the dialler has not."""
+        return self.connection.has_stream(stream_id)
+
+    def write(self, stream_id: int, data: bytes) -> None:
+        """Append to a stream; it leaves at the end of the loop's tick. Never blocks: watch ``unsent_bytes``."""
+        if not self.closed:
+            self.connection.send_stream_data(stream_id, data)
+            self._driver.touch(self)
+
+    def close(self, code: int, reason: str) -> None:
+        """Send what was written, then close. The owner is not called back."""
+        if self.closed:
+            return
+        self._driver.transmit(self)
+        self.closed = True
+        self.connection.close(error_code=code, reason_phrase=reason)
+        self._driver.touch(self)
+
+    # --- for the driver ---------------------------------------------------------------------------------------------
+
+    def deliver(self, routes: dict[bytes, Link]) -> None:
+        """Tell the owner what happened, in order, and keep the routing table up to date on the way."""
+        while (event := self.connection.next_event()) is not None:
+            if isinstance(event, events.ConnectionIdIssued):
+                routes[event.connection_id] = self
+            elif isinstance(event, events.ConnectionIdRetired):
+                routes.pop(event.connection_id, None)
+            elif isinstance(event, events.ConnectionTerminated):
+                self._termination = event
+            elif not self.closed:
+                self._deliver_to_owner(event)
+
+    def _deliver_to_owner(self, event: events.QuicEvent) -> None:
+        if isinstance(event, events.StreamDataReceived):
+            self._owner.on_data(self, event.stream_id, event.data)
+            if event.end_stream:
+                self._driver.end(self, Closed("stream_closed", "the peer ended a long-lived stream"))
+        elif isinstance(event, events.HandshakeCompleted):
+            self._owner.on_established(self)
+        elif isinstance(event, (events.StreamReset, events.StopSendingReceived)):
+            self._driver.end(self, Closed("stream_closed", "the peer reset a long-lived stream"))
+
+    def ended(self) -> Closed | None:
+        """Why the connection is over, as soon as that is known."""
+        event = self._termination or self.connection.closing
+        if event is None or self.closed:
+            return None
+        if self.connection.refusal is not None:
+            return Closed(self.connection.refusal, event.reason_phrase)
+        return Closed(_label(event), event.reason_phrase, by_peer=self.connection.closed_by_peer)
+
+    def abandon(self, closed: Closed) -> None:
+        """End it from our side, whatever state it is in, and tell the owner."""
+        self.closed = True
+        self.connection.close(error_code=QuicErrorCode.NO_ERROR, reason_phrase=closed.reason)
+        self._owner.on_closed(self, closed)
+
+
+def _label(event: events.ConnectionTerminated) -> str:
+    """A label out of a closed vocabulary: what the peer writes as its reason may be anything."""
+    head = event.reason_phrase.partition(":")[0]
+    if head in REASONS:
+        return head
+    if head == "Idle timeout":
+        return "idle_timeout"
+    if QuicErrorCode.CRYPTO_ERROR <= event.error_code < QuicErrorCode.CRYPTO_ERROR + 256:
+        alert = event.error_code - QuicErrorCode.CRYPTO_ERROR
+        return ALERT_REASONS.get(alert, "tls_alert")
+    return "quic_error"

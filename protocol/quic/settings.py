@@ -1,0 +1,115 @@
+"""What a QUIC connection of the swarm looks like: protocol constants, and one profile per kind of network."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from dataclasses import dataclass, replace
+from typing import Final
+
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.packet import QuicProtocolVersion
+
+from protocol.errors import UsageError
+from protocol.identity import Identity
+
+ALPN: Final = "swarm/1"
+CONNECTION_ID_BYTES: Final = 8
+IDLE_TIMEOUT_S: Final = 10.0
+KEEP_ALIVE_S: Final = 3.0
+HANDSHAKE_TIMEOUT_S: Final = 5.0
+FLOW_WINDOW_BYTES: Final = 8 * 1024 * 1024
+SOCKET_BUFFER_BYTES: Final = 4 * 1024 * 1024
+
+DATAGRAM_BYTES_MIN: Final = 1200
+DATAGRAM_BYTES_MAX: Final = 16384
+"""aioquic writes lengths in 14 bits: anything above corrupts streams without an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Transport settings for one kind of network."""
+
+    name: str
+    max_datagram_bytes: int
+    initial_rtt_s: float
+    congestion_control: str
+    paced: bool
+    """The library's pacer holds a burst back for a timer that is coarser than a local round trip."""
+    ack_delay_s: float
+    """How long an acknowledgement waits for data that it can ride on; the peer allows for 25 ms."""
+    loopback_only: bool = False
+
+
+PROFILES: Final = {
+    "loopback": Profile("loopback", 16384, 0.001, "reno", False, 0.005, loopback_only=True),
+    "lan": Profile("lan", 1452, 0.001, "cubic", False, 0.005),
+    "wan": Profile("wan", 1200, 0.1, "cubic", True, 0.001),
+}
+
+
+def profile_named(name: str, max_datagram_bytes: int | None = None) -> Profile:
+    """A profile by name, with another datagram size when the network is known to carry it. Raises ``UsageError``."""
+    if name not in PROFILES:
+        raise UsageError(f"network profile '{name}' does not exist: choose one of {', '.join(PROFILES)}")
+    if max_datagram_bytes is None:
+        return PROFILES[name]
+    if not DATAGRAM_BYTES_MIN <= max_datagram_bytes <= DATAGRAM_BYTES_MAX:
+        raise UsageError(
+            f"max_datagram_bytes {max_datagram_bytes} is out of range: "
+            f"choose {DATAGRAM_BYTES_MIN} to {DATAGRAM_BYTES_MAX}"
+        )
+    return replace(PROFILES[name], max_datagram_bytes=max_datagram_bytes)
+
+
+def check_address(profile: Profile, owner: str, address: str) -> None:
+    """Refuse large datagrams where they would be fragmented. ``address`` is a resolved IPv4 address."""
+    if profile.loopback_only and not ipaddress.IPv4Address(address).is_loopback:
+        raise UsageError(
+            f"agent '{owner}' is at {address}, outside 127.0.0.0/8, which network profile '{profile.name}' "
+            "does not serve: set profile 'lan' for the cluster"
+        )
+
+
+def is_address(host: str) -> bool:
+    """Whether a roster's host is an IPv4 address rather than a name."""
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        return False
+    return True
+
+
+async def resolve(owner: str, host: str, port: int) -> tuple[str, int]:
+    """IPv4 address of a roster's host, looked up anew each time: containers move. Raises ``UsageError``."""
+    if is_address(host):
+        return host, port
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, port, family=socket.AF_INET, type=socket.SOCK_DGRAM)
+    except OSError as error:
+        raise UsageError(
+            f"host '{host}' of agent '{owner}' does not resolve ({error.strerror}): check the name in the cluster file"
+        ) from None
+    return str(found[0][4][0]), port
+
+
+def quic_configuration(identity: Identity, profile: Profile, *, is_client: bool) -> QuicConfiguration:
+    """aioquic settings of one side. No session tickets: resumption would bypass the client's certificate."""
+    return QuicConfiguration(
+        is_client=is_client,
+        alpn_protocols=[ALPN],
+        congestion_control_algorithm=profile.congestion_control,
+        connection_id_length=CONNECTION_ID_BYTES,
+        idle_timeout=IDLE_TIMEOUT_S,
+        max_data=FLOW_WINDOW_BYTES,
+        max_stream_data=FLOW_WINDOW_BYTES,
+        max_datagram_size=profile.max_datagram_bytes,
+        initial_rtt=profile.initial_rtt_s,
+        supported_versions=[QuicProtocolVersion.VERSION_1],
+        certificate=identity.certificate,
+        certificate_chain=list(identity.certificate_chain),
+        private_key=identity.tls_key,
+        cadata=identity.authorities,
+    )

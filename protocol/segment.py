@@ -1,0 +1,108 @@
+"""One Cap'n Proto message in memory: its segment table, its pointers, and the limits on following them.
+
+A reader checks bounds before it touches a byte and charges what it reads against the message's own length, so that
+pointers that alias or loop cannot make a small message into a large one. Legal Cap'n Proto that is refused: several
+segments, far pointers, capabilities, lists in another encoding than the declared one, packed bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, NoReturn
+
+from protocol.errors import PeerViolation
+from protocol.layout import POINTER_FORMAT, WORD
+
+POINTER: Final = struct.Struct("<" + POINTER_FORMAT)
+STRUCT_KIND, LIST_KIND = 0, 1
+"""Lowest two bits of a pointer. The word offset stands above them: half of the distance in bytes."""
+BYTES, COMPOSITE = 2, 7
+"""Element sizes of a list: bytes, and structs behind a tag."""
+NULL: Final = (0, 0)
+_SEGMENT_TABLE: Final = struct.Struct("<II")
+
+
+class Segment:
+    """The bytes of one message, with what may still be read of them. Positions count from the start of ``data``."""
+
+    __slots__ = ("data", "size", "words_left")
+
+    def __init__(self, data: bytes, bytes_max: int) -> None:
+        size = len(data)
+        if size > bytes_max:
+            raise PeerViolation("message_too_large", f"{size} bytes, at most {bytes_max}")
+        if size < 2 * WORD or size % WORD:
+            raise PeerViolation("message_truncated", f"{size} bytes")
+        segments_after_first, words = _SEGMENT_TABLE.unpack_from(data)
+        if segments_after_first or (words + 1) * WORD != size:
+            raise PeerViolation("segment_table", f"{segments_after_first + 1} segments, the first of {words} words")
+        self.data = bytes(data)
+        self.size = size
+        self.words_left = words
+
+    def claim(self, position: int, words: int, charge: int) -> None:
+        """Check that ``words`` words at ``position`` lie inside the segment, and charge for reading them."""
+        self.words_left -= charge
+        if position < WORD or position + words * WORD > self.size or self.words_left < 0:
+            self.refuse(position, words)
+
+    def refuse(self, position: int, words: int) -> NoReturn:
+        if position < WORD or position + words * WORD > self.size:
+            raise PeerViolation("pointer_bounds", f"{words} words at byte {position} of {self.size}")
+        raise PeerViolation("traversal_limit", "the message refers to more words than it has")
+
+    def root(self) -> tuple[int, int, int]:
+        """(target, data words, pointer count) of the root struct."""
+        return self.struct_target(2 * WORD, *POINTER.unpack_from(self.data, WORD))
+
+    def struct_target(self, end: int, low: int, high: int) -> tuple[int, int, int]:
+        """(target, data words, pointer count) of the struct pointer that ends at ``end``."""
+        if not low and not high:
+            raise PeerViolation("struct_missing", f"null before byte {end}")
+        if low & 3 != STRUCT_KIND:
+            raise PeerViolation("pointer_kind", f"kind {low & 3} where a struct belongs")
+        target, data_words, pointer_count = end + (low >> 2) * WORD, high & 0xFFFF, high >> 16
+        self.claim(target, data_words + pointer_count, max(1, data_words + pointer_count))
+        return target, data_words, pointer_count
+
+    def flat_list(self, end: int, low: int, high: int, element_size: int, element_bytes: int) -> tuple[int, int]:
+        """(target, element count) of a list of numbers or bytes; (0, 0) for a null one."""
+        if not low and not high:
+            return NULL
+        if low & 3 != LIST_KIND or high & 7 != element_size:
+            raise PeerViolation("pointer_kind", f"kind {low & 3}, element size {high & 7} where {element_size} belongs")
+        target, count = end + (low >> 2) * WORD, high >> 3
+        words = (count * element_bytes + WORD - 1) // WORD
+        self.claim(target, words, words)
+        return target, count
+
+    def struct_list(self, end: int, low: int, high: int, length_max: int) -> tuple[int, int, int, int]:
+        """(first row, row count, data words, pointer count) of a list of structs; no rows for a null one."""
+        if not low and not high:
+            return 0, 0, 0, 0
+        if low & 3 != LIST_KIND or high & 7 != COMPOSITE:
+            raise PeerViolation("pointer_kind", f"kind {low & 3}, element size {high & 7} where structs belong")
+        tag, words = end + (low >> 2) * WORD, high >> 3
+        self.claim(tag, 1 + words, 1 + words)
+        tag_low, tag_high = POINTER.unpack_from(self.data, tag)
+        count, data_words, pointer_count = tag_low >> 2, tag_high & 0xFFFF, tag_high >> 16
+        if tag_low & 3 != STRUCT_KIND or count < 0 or count * (data_words + pointer_count) > words:
+            raise PeerViolation("list_tag", f"{count} rows of {data_words} and {pointer_count} in {words} words")
+        if count > length_max:
+            raise PeerViolation("list_length", f"{count} rows, at most {length_max}")
+        # An empty row costs a word too: else a short list of nothing could be named again and again for free.
+        self.claim(tag, 1 + words, max(0, count - words))
+        return tag + WORD, count, data_words, pointer_count
+
+
+def new_message(data_words: int, pointer_count: int) -> bytearray:
+    """A segment table to be sealed, the root pointer, and the root struct's zeroed words at byte 16."""
+    buffer = bytearray((2 + data_words + pointer_count) * WORD)
+    POINTER.pack_into(buffer, WORD, 0, data_words | pointer_count << 16)
+    return buffer
+
+
+def sealed(buffer: bytearray) -> bytes:
+    """The finished message: the segment table's word count is set last."""
+    _SEGMENT_TABLE.pack_into(buffer, 0, 0, len(buffer) // WORD - 1)
+    return bytes(buffer)

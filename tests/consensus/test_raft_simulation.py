@@ -1,0 +1,120 @@
+"""The lane in a hostile world: every seed is a run with crashes, partitions, loss, duplication and reordering, judged
+from outside. RAFT_SEEDS sets which seeds: a number is how many, a list like 17,39 is which."""
+
+from __future__ import annotations
+
+import os
+from typing import ClassVar
+
+import pytest
+
+from consensus.machine import Outgoing
+from consensus.raft.config import NOBODY, Role
+from consensus.raft.core import Raft
+from protocol.messages import AppendEntries, Message, RequestVote
+from tests.oracles.raft_cluster import simulate
+
+SEEDS = os.environ.get("RAFT_SEEDS", "110")
+CHOSEN = [int(seed) for seed in SEEDS.split(",")] if "," in SEEDS else list(range(int(SEEDS)))
+GROUPS = [CHOSEN[start::6] for start in range(6)]
+
+
+@pytest.mark.parametrize("seeds", [group for group in GROUPS if group], ids=lambda seeds: f"from-{seeds[0]}")
+def test_safe_under_faults_and_live_after_them(seeds: list[int]) -> None:
+    decided = leaders = 0
+    for seed in seeds:
+        cluster = simulate(seed)
+        decided += len(cluster.judge.canonical)
+        leaders += len(cluster.judge.leader_of_term)
+    assert decided > 10 * len(seeds), "the runs decide too little to prove anything"
+    assert leaders > 2 * len(seeds), "the runs change their leader too seldom to prove anything"
+
+
+def test_one_seed_is_one_history() -> None:
+    """A failure can only be found again if nothing but the seed decides."""
+    first, second = simulate(7, rounds=15, trace=True), simulate(7, rounds=15, trace=True)
+    assert first.trace == second.trace
+    assert first.trace != simulate(8, rounds=15, trace=True).trace
+
+
+class AcknowledgesBeforeTheDisk(Raft):
+    """Seeded bug 19."""
+
+    def _reply(self, destination: int, message: Message) -> None:
+        self._send_now.append(Outgoing(destination, message))
+
+
+class ForgetsItsVote(Raft):
+    """Seeded bug 1, and votes for everybody who asks."""
+
+    def _on_request_vote(self, message: RequestVote) -> None:
+        self._voted_for = NOBODY if self.role is Role.FOLLOWER else self._voted_for
+        super()._on_request_vote(message)
+
+
+class TakesAnyCandidate(Raft):
+    """Seeded bug 8."""
+
+    def _on_pre_vote(self, message: RequestVote) -> None:
+        super()._on_pre_vote(self._flattered(message))
+
+    def _on_request_vote(self, message: RequestVote) -> None:
+        super()._on_request_vote(self._flattered(message))
+
+    def _flattered(self, message: RequestVote) -> RequestVote:
+        return RequestVote(message.term, message.candidate, 2**40, message.term, message.pre_vote)
+
+
+class TruncatesMatchingEntries(Raft):
+    """Seeded bug 5."""
+
+    def _accept_entries(self, message: AppendEntries) -> None:
+        if message.entries and message.entries[0].index > self.commit_index:
+            self.log.append(message.entries)
+        super()._accept_entries(message)
+
+
+class SkipsTheConsistencyCheck(Raft):
+    """Figure 2, AppendEntries receiver, rule 2, left out."""
+
+    def _on_append_entries(self, message: AppendEntries) -> None:
+        own_term = self.log.term_at(message.previous_log_index)
+        if own_term is not None and own_term <= message.term:
+            message = AppendEntries(
+                message.term, message.leader, message.previous_log_index, own_term, message.leader_commit,
+                message.entries,
+            )  # fmt: skip
+        super()._on_append_entries(message)
+
+
+class ElectsWithTooFew(Raft):
+    """A quorum that is one too small."""
+
+    shortfall: ClassVar = 1
+
+    def _count_vote(self, voter: int, granted: bool) -> None:
+        self.quorum_size -= self.shortfall
+        super()._count_vote(voter, granted)
+        self.quorum_size += self.shortfall
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        AcknowledgesBeforeTheDisk,
+        ForgetsItsVote,
+        TakesAnyCandidate,
+        TruncatesMatchingEntries,
+        SkipsTheConsistencyCheck,
+        ElectsWithTooFew,
+    ],
+)
+def test_the_judge_catches_seeded_bugs(mutant: type[Raft]) -> None:
+    """A simulator that finds nothing in a broken machine proves nothing about a sound one."""
+    for seed in range(60):
+        try:
+            simulate(seed, machine_type=mutant)
+        except AssertionError as error:
+            assert f"rerun: python -m tests.oracles.raft_cluster {seed}" in "".join(error.__notes__)
+            return
+    pytest.fail(f"60 seeds did not notice {mutant.__name__}")

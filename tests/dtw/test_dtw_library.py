@@ -1,0 +1,237 @@
+"""Exact nearest neighbours: brute force equality with ties and exclusion, past only, the error bound behind it."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dtw import api, reference
+from dtw.bands import band_bounds
+from dtw.errors import InvalidArgument, InvalidSeries
+from dtw.library import LibraryBank, WindowLibrary
+from dtw.normalize import normalized_windows
+from dtw.precision import Slack, rounded_up
+from tests.oracles import dtw_naive
+
+seeds = st.integers(0, 2**32 - 1)
+dtypes = st.sampled_from([np.float32, np.float64])
+methods = st.sampled_from(["lanes", "scalar"])
+
+
+def walk(seed: int, n: int) -> np.ndarray[Any, Any]:
+    return np.cumsum(np.random.default_rng(seed).standard_normal(n))
+
+
+def as_pairs(found: Any) -> list[tuple[float, int]]:
+    return list(zip(found.distances.tolist(), found.starts.tolist(), strict=True))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=seeds,
+    n=st.integers(12, 180),
+    window=st.integers(2, 11),
+    band=st.none() | st.integers(0, 6),
+    k=st.integers(1, 9),
+    exclusion=st.integers(0, 14),
+    dtype=dtypes,
+    method=methods,
+)
+def test_nearest_is_the_brute_force_to_the_last_bit(
+    seed: int, n: int, window: int, band: int | None, k: int, exclusion: int, dtype: Any, method: Any
+) -> None:
+    series = walk(seed, n)
+    last_start = seed % (n + 3) - 1
+    query = walk(seed + 1, window)
+    found = WindowLibrary(series, window, dtype).nearest(query, k, band, last_start, method=method, exclusion=exclusion)
+    expected = dtw_naive.nearest(query.tolist(), series.tolist(), k, band, last_start, exclusion)
+    assert as_pairs(found) == expected
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    values=st.lists(st.integers(0, 2), min_size=12, max_size=120),
+    window=st.integers(2, 6),
+    k=st.integers(1, 12),
+    exclusion=st.integers(0, 7),
+    dtype=dtypes,
+    method=methods,
+)
+def test_ties_go_to_the_smaller_start(
+    values: list[int], window: int, k: int, exclusion: int, dtype: Any, method: Any
+) -> None:
+    """Three levels repeat whole windows, constant ones among them, so most distances are shared."""
+    query = values[-window:]
+    library = WindowLibrary(values, window, dtype)
+    found = library.nearest(query, k, 1, len(values), method=method, exclusion=exclusion)
+    series = [float(value) for value in values]
+    assert as_pairs(found) == dtw_naive.nearest(query, series, k, 1, len(values), exclusion)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seeds, st.floats(0, 1), st.integers(0, 5), dtypes, methods)
+def test_a_cutoff_keeps_exactly_what_lies_within(
+    seed: int, quantile: float, exclusion: int, dtype: Any, method: Any
+) -> None:
+    series, query = walk(seed, 90), walk(seed + 1, 8)
+    everything = dtw_naive.nearest(query.tolist(), series.tolist(), 90, 2, 90)
+    cutoff = everything[int(quantile * (len(everything) - 1))][0]
+    found = WindowLibrary(series, 8, dtype).nearest(query, 6, 2, 90, cutoff, method, exclusion)
+    expected = dtw_naive.nearest(query.tolist(), series.tolist(), 6, 2, 90, exclusion, cutoff)
+    assert as_pairs(found) == expected
+
+
+@pytest.mark.parametrize("exclusion", [0, 1, 16])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_many_blocks_with_a_shrinking_cutoff(dtype: Any, exclusion: int) -> None:
+    """Long enough that blocks are abandoned; the plain float64 loop over all windows is the judge."""
+    series = walk(11, 6000)
+    library = WindowLibrary(series, 32, dtype)
+    for end in (5999, 4000, 777):
+        query = series[end - 31 : end + 1]
+        exact = library.distances_at(query, np.arange(end - 62), 3)
+        chosen: list[int] = []
+        for start in np.lexsort((np.arange(end - 62), exact)):
+            if len(chosen) < 8 and all(abs(int(start) - other) >= exclusion for other in chosen):
+                chosen.append(int(start))
+        found = library.nearest(query, 8, 3, end - 63, exclusion=exclusion)
+        assert found.starts.tolist() == chosen
+        assert found.distances.tolist() == exact[chosen].tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(seeds, st.integers(2, 40), st.none() | st.integers(0, 8), dtypes)
+def test_the_error_bound_holds(seed: int, window: int, band: int | None, dtype: Any) -> None:
+    """Premise of the two phases: floor <= exact, and nothing within the exact k-th best is above the ceiling."""
+    rng = np.random.default_rng(seed)
+    series = np.cumsum(rng.standard_normal(window + 90)) * 10.0 ** rng.integers(-6, 7)
+    windows = normalized_windows(series, window)
+    query = windows[int(rng.integers(len(windows)))]
+    if seed % 3:
+        query = query + rng.standard_normal(window) * 10.0 ** rng.integers(-17, -4)
+        query = normalized_windows(query, window)[0]
+    bounds = band_bounds(window, window, band)
+    slack = Slack.of(window, bounds, dtype)
+    exact = np.empty(len(windows))
+    reference.distance_pairs(query, windows, *bounds, exact)
+    computed = api.one_to_many(query.astype(dtype), windows.astype(dtype), band)
+    assert (slack.floors(computed) <= exact).all()
+    assert all(value <= slack.ceiling(limit) for value, limit in zip(computed.tolist(), exact.tolist(), strict=True))
+    order = np.argsort(exact)
+    for k in (1, 5):
+        kept = np.sort(computed)[k - 1]
+        assert (computed[order[:k]] <= slack.ceiling(kept)).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 1 / 3, 1e30, 3.4e38, 1e300, np.inf])
+def test_rounding_up_never_goes_down(value: float) -> None:
+    assert float(rounded_up(value, np.float32)) >= value
+    assert float(rounded_up(value, np.float64)) >= value
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds, st.integers(20, 60), st.integers(0, 5))
+def test_the_future_changes_nothing(seed: int, last_start: int, exclusion: int) -> None:
+    series = walk(seed, 150)
+    altered = series.copy()
+    altered[last_start + 10 :] = walk(seed + 2, 150)[last_start + 10 :] * 40
+    query = walk(seed + 1, 10)
+    one, other = (
+        WindowLibrary(data, 10).nearest(query, 5, 2, last_start, exclusion=exclusion) for data in (series, altered)
+    )
+    assert as_pairs(one) == as_pairs(other)
+    assert one.starts.max() <= last_start
+
+
+def test_no_window_in_the_past_is_an_empty_answer() -> None:
+    found = WindowLibrary(walk(1, 30), 10).nearest(walk(2, 10), 3, 1, -1)
+    assert found.starts.dtype == np.int64
+    assert found.distances.dtype == np.float64
+    assert len(found.starts) == len(found.distances) == 0
+
+
+def test_the_library_keeps_its_own_copy_and_threads_may_share_it() -> None:
+    series = walk(4, 2000)
+    library = WindowLibrary(series, 32)
+    query = series[-32:].copy()
+    expected = as_pairs(library.nearest(query, 5, 3, 1900))
+    series[:] = 0
+    results: list[Any] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(as_pairs(library.nearest(query, 5, 3, 1900)))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [expected] * 4
+
+
+def test_one_shot_nearest_searches_the_whole_series() -> None:
+    series = walk(6, 100)
+    found = api.nearest(series[20:30], series, 3, band=1)
+    assert found.starts[0] == 20
+    assert found.distances[0] == 0
+    assert as_pairs(found) == dtw_naive.nearest(series[20:30].tolist(), series.tolist(), 3, 1, 99)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"k": 0}, {"window_band": -1}, {"cutoff": -1.0}, {"cutoff": np.nan}, {"method": "gpu"}, {"exclusion": -1}],
+)
+def test_bad_parameters_are_refused(change: dict[str, Any]) -> None:
+    arguments: dict[str, Any] = {"query": walk(1, 8), "k": 1, "window_band": 1, "last_start": 5} | change
+    with pytest.raises(InvalidArgument):
+        WindowLibrary(walk(0, 30), 8).nearest(**arguments)
+
+
+def test_bad_data_is_refused() -> None:
+    with pytest.raises(InvalidArgument):
+        WindowLibrary(walk(0, 30), 8, np.float16)
+    with pytest.raises(InvalidSeries):
+        WindowLibrary([1.0, np.nan, 2.0], 2)
+    with pytest.raises(InvalidSeries, match="holds 7 samples"):
+        WindowLibrary(walk(0, 30), 8).nearest(walk(1, 7), 1, 1, 5)
+    with pytest.raises(InvalidSeries) as caught:
+        LibraryBank([[1.0, 2.0], [np.inf, 1.0]], 2)
+    assert caught.value.index == 1
+
+
+@pytest.mark.parametrize("horizon", [0, 3])
+def test_a_bank_searches_each_column_before_the_query(horizon: int) -> None:
+    matrix = np.stack([walk(seed, 120) for seed in range(4)], axis=1)
+    bank = LibraryBank(matrix, 12)
+    found = bank.nearest_all(99, 3, 2, horizon, 6, columns=[2, 0])
+    last_start = 99 - 24 - horizon + 1
+    assert bank.last_start(99, horizon) == last_start
+    for column, neighbours in zip([2, 0], found, strict=True):
+        series = matrix[:, column].tolist()
+        assert as_pairs(neighbours) == dtw_naive.nearest(series[88:100], series, 3, 2, last_start, 6)
+        assert (neighbours.starts + 12 + horizon <= 88).all()
+    assert len(bank.nearest_all(119, 3, 2, horizon, 6)) == 4
+
+
+def test_a_banks_answer_ignores_what_follows_the_query_and_touches_no_sample_of_it() -> None:
+    matrix = np.stack([walk(seed, 200) for seed in range(3)], axis=1)
+    altered = matrix.copy()
+    altered[121:] *= -3
+    one, other = (LibraryBank(data, 16).nearest_all(120, 4, 2, 5, 8) for data in (matrix, altered))
+    assert [as_pairs(a) for a in one] == [as_pairs(b) for b in other]
+
+
+def test_a_bank_says_which_indices_it_knows() -> None:
+    bank = LibraryBank(np.stack([walk(0, 40), walk(1, 40)], axis=1), 10)
+    assert [len(found.starts) for found in bank.nearest_all(15, 2, 1, 0, 0)] == [0, 0]
+    for call in (
+        lambda: bank.nearest_all(8, 2, 1, 0, 0),
+        lambda: bank.nearest_all(40, 2, 1, 0, 0),
+        lambda: bank.nearest_all(30, 2, 1, -1, 0),
+        lambda: bank.nearest_all(30, 2, 1, 0, 0, columns=[2]),
+    ):
+        with pytest.raises(InvalidArgument):
+            call()

@@ -1,0 +1,373 @@
+"""A simulated lane: real Raft machines, a virtual clock, a hostile network, disks that forget, and a judge outside.
+
+Everything follows from one seed. ``python -m tests.oracles.raft_cluster SEED`` replays one and prints its trace.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from consensus.machine import BROADCAST, HardState, LogAppend, Outgoing, Ready, Record
+from consensus.raft.config import RaftConfig, Role
+from consensus.raft.core import Raft
+from protocol.codes import EntryKind
+from protocol.messages import Entry, Message
+
+MILLISECOND_NS = 1_000_000
+SECOND_NS = 1000 * MILLISECOND_NS
+
+
+class Disk:
+    """What survives a crash."""
+
+    def __init__(self) -> None:
+        self.hard_state = HardState(0, -1)
+        self.entries: list[Entry] = []
+
+    def write(self, records: Iterable[Record]) -> None:
+        for record in records:
+            if isinstance(record, HardState):
+                self.hard_state = record
+            else:
+                assert isinstance(record, LogAppend)
+                first = record.entries[0].index
+                assert first <= len(self.entries) + 1, "gap in the stored log"
+                self.entries[first - 1 :] = record.entries
+
+
+class Host:
+    """One replica with its disk. The machine may die and come back; the disk stays."""
+
+    def __init__(
+        self,
+        own: int,
+        voters: tuple[int, ...],
+        quorum_size: int,
+        config: RaftConfig,
+        machine_type: type[Raft] = Raft,
+        seed: str = "host",
+    ) -> None:
+        self.own = own
+        self.voters = voters
+        self.disk = Disk()
+        self.open_writes: deque[Ready] = deque()
+        self.life = 0
+        self._quorum_size = quorum_size
+        self._config = config
+        self._machine_type = machine_type
+        self._seed = seed
+        self.machine: Raft | None = self._make()
+        self.send: Callable[[int, int, Message], None] = lambda *_: None
+        self.on_write: Callable[[Host], None] = lambda _: None
+        self.on_commit: Callable[[Host, list[Entry]], None] = lambda *_: None
+
+    def _make(self) -> Raft:
+        rng = random.Random(f"{self._seed}/{self.own}/{self.life}")
+        disk = self.disk
+        return self._machine_type(
+            self.own, self.voters, self._quorum_size, rng, self._config, disk.hard_state, disk.entries
+        )
+
+    @property
+    def raft(self) -> Raft:
+        assert self.machine is not None, f"host {self.own} is down"
+        return self.machine
+
+    def drain(self) -> None:
+        """Perform every Ready up to the point where only the disk is awaited."""
+        while not (ready := self.raft.take_ready()).empty:
+            self._send(ready.send_now)
+            if ready.records:
+                self.open_writes.append(ready)
+                self.on_write(self)
+            else:
+                self._send(ready.send_after_sync)
+                self.raft.persisted(ready)
+            if ready.committed_entries:
+                self.on_commit(self, ready.committed_entries)
+
+    def complete_write(self) -> None:
+        """The oldest open write has reached the disk."""
+        ready = self.open_writes.popleft()
+        self.disk.write(ready.records)
+        self._send(ready.send_after_sync)
+        self.raft.persisted(ready)
+        self.drain()
+
+    def crash(self, writes_that_survive: int = 0) -> None:
+        """Lose the machine and all open writes but the first few, whose promises never left."""
+        for ready in list(self.open_writes)[:writes_that_survive]:
+            self.disk.write(ready.records)
+        self.open_writes.clear()
+        self.machine = None
+        self.life += 1
+
+    def restart(self) -> None:
+        assert self.machine is None
+        self.machine = self._make()
+
+    def _send(self, outgoing: Iterable[Outgoing]) -> None:
+        for item in outgoing:
+            everybody = item.destination == BROADCAST
+            for to in [voter for voter in self.voters if voter != self.own] if everybody else [item.destination]:
+                self.send(self.own, to, item.message)
+
+
+class Judge:
+    """Safety, seen from outside: one canonical history, and what the Raft paper's figure 3 promises."""
+
+    def __init__(self, hosts: list[Host], quorum_size: int) -> None:
+        self.hosts = hosts
+        self.quorum_size = quorum_size
+        self.canonical: list[Entry] = []
+        self.leader_of_term: dict[int, int] = {}
+        self.delivered: dict[tuple[int, int], int] = {}
+
+    def committed(self, host: Host, entries: list[Entry]) -> None:
+        """State machine safety, and that a commit stands on a quorum of disks."""
+        for entry in entries:
+            life = (host.own, host.life)
+            assert entry.index == self.delivered.get(life, 0) + 1, f"{life} was given {entry.index} out of order"
+            self.delivered[life] = entry.index
+            if entry.index <= len(self.canonical):
+                assert self.canonical[entry.index - 1] == entry, f"two histories at {entry.index}"
+                continue
+            copies = sum(entry in other.disk.entries[entry.index - 1 : entry.index] for other in self.hosts)
+            assert copies >= self.quorum_size, f"entry {entry.index} committed on {copies} disks"
+            self.canonical.append(entry)
+
+    def looked_at(self, host: Host) -> None:
+        """Election safety and leader completeness, after every step of ``host``."""
+        raft = host.raft
+        raft.check_invariants()
+        if raft.role is not Role.LEADER or raft.term in self.leader_of_term:
+            assert raft.role is not Role.LEADER or self.leader_of_term[raft.term] == host.own, "two leaders in one term"
+            return
+        self.leader_of_term[raft.term] = host.own
+        held = raft.entries_from(1)[: len(self.canonical)]
+        assert held == self.canonical, f"leader {host.own} of term {raft.term} lacks committed entries"
+
+    def logs_match(self) -> None:
+        """Log matching: the same index and term means the same entries up to there."""
+        logs = [host.raft.entries_from(1) for host in self.hosts if host.machine is not None]
+        for position, one in enumerate(logs):
+            for other in logs[position + 1 :]:
+                shared = min(len(one), len(other))
+                agree = [one[index].term == other[index].term for index in range(shared)]
+                last = max((index for index in range(shared) if agree[index]), default=-1)
+                assert one[: last + 1] == other[: last + 1], "logs with a common entry differ before it"
+
+
+NERVOUS: Final = RaftConfig(
+    heartbeat_ns=15 * MILLISECOND_NS,
+    election_timeout_min_ns=50 * MILLISECOND_NS,
+    election_timeout_max_ns=100 * MILLISECOND_NS,
+    entries_per_append_max=4,
+    bytes_per_append_max=400,
+    inflight_appends_max=2,
+)
+"""Short timeouts beside slow disks and networks: many elections, and many logs that differ."""
+
+
+@dataclass
+class Weather:
+    """How bad the network is. Delays are drawn per message, so messages overtake each other."""
+
+    loss: float = 0.0
+    duplication: float = 0.0
+    delay_ns_max: int = 5 * MILLISECOND_NS
+    cut: set[tuple[int, int]] = field(default_factory=set)
+
+
+class SimulatedCluster:
+    """Virtual time, one seed. ``run`` goes on for a span of it; fault verbs may be called in between."""
+
+    def __init__(
+        self, seed: int, voters: int = 4, quorum_size: int = 3, machine_type: type[Raft] = Raft, trace: bool = False
+    ) -> None:
+        self.seed = seed
+        self.rng = random.Random(seed)
+        roster = tuple(range(voters))
+        self.hosts = [Host(own, roster, quorum_size, NERVOUS, machine_type, str(seed)) for own in roster]
+        self.judge = Judge(self.hosts, quorum_size)
+        self.weather = Weather()
+        self.now_ns = 0
+        self.proposed = 0
+        self.trace: list[str] | None = [] if trace else None
+        self._events: list[tuple[int, int, Callable[[], None]]] = []
+        self._event_count = 0
+        self._disk_free_ns = [0] * voters
+        self._wake_ns = [0] * voters
+        for host in self.hosts:
+            host.send, host.on_write, host.on_commit = self._transmit, self._start_write, self._committed
+            self._touch(host)
+
+    # Faults, as verbs
+
+    def crash(self, own: int) -> None:
+        host = self.hosts[own]
+        self._note(f"crash {own}")
+        host.crash(self.rng.randint(0, len(host.open_writes)))
+
+    def restart(self, own: int) -> None:
+        self._note(f"restart {own}")
+        self.hosts[own].restart()
+        self._disk_free_ns[own] = self.now_ns
+        self._touch(self.hosts[own])
+
+    def partition(self, side: set[int]) -> None:
+        self._note(f"partition {sorted(side)}")
+        everybody = range(len(self.hosts))
+        self.weather.cut = {(a, b) for a in everybody for b in everybody if (a in side) != (b in side)}
+
+    def cut_one_way(self, sender: int, receiver: int) -> None:
+        self._note(f"cut {sender} to {receiver}")
+        self.weather.cut.add((sender, receiver))
+
+    def heal(self) -> None:
+        self._note("heal")
+        self.weather = Weather()
+        for host in self.hosts:
+            if host.machine is None:
+                self.restart(host.own)
+
+    def propose(self, own: int) -> int | None:
+        """Offer a unique payload to one replica; None when it is down or no leader."""
+        host = self.hosts[own]
+        if host.machine is None:
+            return None
+        index = host.machine.propose(EntryKind.FRAME, b"payload %d " % self.proposed + bytes(self.proposed % 90))
+        self.proposed += 1
+        self._touch(host)
+        return index
+
+    # Time
+
+    def run(self, span_ns: int) -> None:
+        end_ns = self.now_ns + span_ns
+        while self._events and self._events[0][0] <= end_ns:
+            self.now_ns, _, action = heapq.heappop(self._events)
+            action()
+        self.now_ns = end_ns
+
+    def run_with_faults(self, rounds: int) -> None:
+        """Random faults and proposals, a few tens of milliseconds apart."""
+        for _ in range(rounds):
+            self._random_fault()
+            for _ in range(self.rng.randint(1, 3)):
+                self.propose(self.rng.choice(self._believed_leaders() or range(len(self.hosts))))
+                self.run(self.rng.randint(1, 25) * MILLISECOND_NS)
+            self.judge.logs_match()
+
+    def settle(self, limit_ns: int = 10 * SECOND_NS) -> None:
+        """Heal everything; then a new proposal must be committed by all replicas in time, or liveness is lost."""
+        self.heal()
+        deadline_ns = self.now_ns + limit_ns
+        goal: int | None = None
+        while self.now_ns < deadline_ns:
+            self.run(50 * MILLISECOND_NS)
+            leaders = self._believed_leaders()
+            if goal is None and len(leaders) == 1:
+                goal = self.propose(leaders[0])
+            if goal is not None and all(host.raft.commit_index >= goal for host in self.hosts):
+                return
+        raise AssertionError(f"no progress within {limit_ns / SECOND_NS} s after healing")
+
+    # Inside
+
+    def _believed_leaders(self) -> list[int]:
+        """Those that take themselves for the leader; one of the past is among them until it learns."""
+        return [host.own for host in self.hosts if host.machine is not None and host.machine.role is Role.LEADER]
+
+    def _random_fault(self) -> None:
+        everybody = range(len(self.hosts))
+        own = self.rng.choice(self.rng.choice((everybody, self._believed_leaders() or everybody)))
+        dice = self.rng.random()
+        if dice < 0.25:
+            self.restart(own) if self.hosts[own].machine is None else self.crash(own)
+        elif dice < 0.40:
+            self.partition({own, *self.rng.sample(everybody, self.rng.randint(0, len(everybody) // 2))})
+        elif dice < 0.50:
+            self.cut_one_way(own, self.rng.choice(everybody))
+        elif dice < 0.60:
+            slow_ns = self.rng.choice((5, 60)) * MILLISECOND_NS
+            self.weather = Weather(self.rng.uniform(0, 0.3), self.rng.uniform(0, 0.3), slow_ns)
+        elif dice < 0.75:
+            self.heal()
+
+    def _touch(self, host: Host, act: Callable[[Raft], None] | None = None) -> None:
+        """Give a replica its turn, let the judge look at it, and see to it that it is woken in time."""
+        if host.machine is None:
+            return
+        if act is not None:
+            act(host.machine)
+        host.drain()
+        self.judge.looked_at(host)
+        deadline_ns = host.raft.next_deadline_ns()
+        assert deadline_ns is not None
+        if not self.now_ns < self._wake_ns[host.own] <= deadline_ns:
+            self._wake_ns[host.own] = max(deadline_ns, self.now_ns + 1)
+            self._at(self._wake_ns[host.own], lambda: self._touch(host, lambda raft: raft.tick(self.now_ns)))
+
+    def _transmit(self, sender: int, receiver: int, message: Message) -> None:
+        copies = 1 + (self.rng.random() < self.weather.duplication)
+        for _ in range(copies):
+            if self.rng.random() >= self.weather.loss:
+                delay_ns = self.rng.randint(1, self.weather.delay_ns_max)
+                self._at(self.now_ns + delay_ns, lambda: self._arrive(sender, receiver, message))
+
+    def _arrive(self, sender: int, receiver: int, message: Message) -> None:
+        if (sender, receiver) in self.weather.cut or self.hosts[receiver].machine is None:
+            return
+        self._note(f"{sender} to {receiver}: {message}")
+        self._touch(self.hosts[receiver], lambda raft: raft.step(sender, message, self.now_ns))
+
+    def _start_write(self, host: Host) -> None:
+        """Disks work in order and take from half a millisecond to twenty."""
+        life = host.life
+        done_ns = max(self._disk_free_ns[host.own], self.now_ns) + int(self.rng.choice((0.5, 2, 20)) * MILLISECOND_NS)
+        self._disk_free_ns[host.own] = done_ns
+        self._at(done_ns, lambda: self._finish_write(host, life))
+
+    def _finish_write(self, host: Host, life: int) -> None:
+        if host.life == life and host.machine is not None:
+            host.complete_write()
+            self._touch(host)
+
+    def _committed(self, host: Host, entries: list[Entry]) -> None:
+        self._note(f"{host.own} commits {[entry.index for entry in entries]}")
+        self.judge.committed(host, entries)
+
+    def _at(self, when_ns: int, action: Callable[[], None]) -> None:
+        self._event_count += 1
+        heapq.heappush(self._events, (when_ns, self._event_count, action))
+
+    def _note(self, text: str) -> None:
+        if self.trace is not None:
+            self.trace.append(f"{self.now_ns / MILLISECOND_NS:10.3f} ms  {text}")
+
+
+def simulate(seed: int, rounds: int = 30, machine_type: type[Raft] = Raft, trace: bool = False) -> SimulatedCluster:
+    """One seed from start to settled. Every fifth one runs seven voters instead of four."""
+    voters, quorum_size = ((7, 5) if seed % 5 == 4 else (4, 3)) if seed % 7 else (3, 2)
+    cluster = SimulatedCluster(seed, voters, quorum_size, machine_type, trace)
+    try:
+        cluster.run_with_faults(rounds)
+        cluster.settle()
+        cluster.judge.logs_match()
+    except Exception as error:
+        error.add_note(f"seed {seed}; rerun: python -m tests.oracles.raft_cluster {seed}")
+        if trace:
+            error.add_note("\n".join(cluster.trace or ()))
+        raise
+    return cluster
+
+
+if __name__ == "__main__":
+    sys.stdout.write("\n".join(simulate(int(sys.argv[1]), trace=True).trace or ()) + "\n")

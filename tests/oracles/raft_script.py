@@ -1,0 +1,216 @@
+"""Scenarios as text: commands, and below ``----`` exactly what they print.
+
+A file is a list of blocks separated by empty lines; lines with ``#`` are for the reader. Commands of a block run in
+order. Replicas are named 0, 1, 2, and so on; a log is shown as the terms of its entries.
+
+    cluster 4 quorum=3     make the replicas, all followers without a log; entries=1 limits each append
+    log 1 1 1 2            start replica 1 with this log, one number per entry's term; term=3 if it has seen a later one
+    timeout 0              let time pass until replica 0 stands for election, and nobody else is ticked
+    wait 100               let so many milliseconds pass; nobody is ticked
+    tick 0                 tick one replica
+    propose 0 buy          offer an entry
+    deliver                perform all Readys and deliver all messages until nothing moves
+    deliver quiet          the same without printing messages
+    deliver 4              deliver four messages only, in the order in which they were sent
+    drop                   lose the messages that are still under way
+    cut 0 | 1 2            lose everything between the sides
+    heal                   lose nothing any more
+    slow-disk 0            writes of replica 0 stay open
+    fast-disk 0            and now they are done
+    crash 0                lose the machine and its open writes
+    restart 0              come back from the disk
+    show                   print every replica
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from consensus.machine import HardState
+from consensus.raft.config import RaftConfig, Role
+from protocol.codes import EntryKind
+from protocol.messages import AppendEntries, AppendEntriesResponse, Entry, Message, RequestVote, RequestVoteResponse
+from tests.oracles.raft_cluster import MILLISECOND_NS, Host, Judge
+
+
+class Script:
+    """Runs the commands of one file. ``run`` returns what a block prints."""
+
+    def __init__(self) -> None:
+        self.hosts: list[Host] = []
+        self.now_ns = 1000 * MILLISECOND_NS
+        self._output: list[str] = []
+        self._inbox: list[tuple[int, int, Message]] = []
+        self._cut: set[tuple[int, int]] = set()
+        self._slow: set[int] = set()
+        self._quiet = False
+
+    def run(self, commands: list[str]) -> str:
+        self._output = []
+        for command in commands:
+            name, *arguments = command.split()
+            getattr(self, "do_" + name.replace("-", "_"))(*arguments)
+        return "\n".join(self._output or ["ok"])
+
+    def do_cluster(self, count: str, quorum: str, entries: str = "entries=256") -> None:
+        voters = tuple(range(int(count)))
+        size = int(quorum.removeprefix("quorum="))
+        config = RaftConfig(entries_per_append_max=int(entries.removeprefix("entries=")))
+        self.hosts = [Host(own, voters, size, config, seed="script") for own in voters]
+        self.judge = Judge(self.hosts, size)
+        for host in self.hosts:
+            host.send, host.on_commit = self._transmit, self._committed
+            host.raft.tick(self.now_ns)
+
+    def do_log(self, own: str, *terms: str) -> None:
+        host = self.hosts[int(own)]
+        seen = int(terms[-1].removeprefix("term="))
+        terms = terms[:-1] if "term=" in terms[-1] else terms
+        entries = [
+            Entry(int(term), index, EntryKind.FRAME, f"old{term}.{index}".encode())
+            for index, term in enumerate(terms, start=1)
+        ]
+        host.disk.entries, host.disk.hard_state = entries, HardState(seen, -1)
+        host.crash()
+        self.do_restart(own)
+
+    def do_timeout(self, own: str) -> None:
+        raft = self.hosts[int(own)].raft
+        while raft.role is Role.FOLLOWER:
+            deadline_ns = raft.next_deadline_ns()
+            assert deadline_ns is not None
+            self.now_ns = max(self.now_ns, deadline_ns)
+            raft.tick(self.now_ns)
+        self._say(f"{own} is {raft.role.value} of term {raft.term}")
+
+    def do_wait(self, milliseconds: str) -> None:
+        self.now_ns += int(milliseconds) * MILLISECOND_NS
+
+    def do_tick(self, own: str) -> None:
+        raft = self.hosts[int(own)].raft
+        before = raft.role
+        raft.tick(self.now_ns)
+        if raft.role is not before:
+            self._say(f"{own} was {before.value}, is {raft.role.value}")
+
+    def do_propose(self, own: str, text: str) -> None:
+        index = self.hosts[int(own)].raft.propose(EntryKind.FRAME, text.encode())
+        self._say(f"{own} refuses {text}" if index is None else f"{own} appends {text} at {index}")
+
+    def do_deliver(self, how: str = "") -> None:
+        self._quiet = how == "quiet"
+        limit = int(how) if how.isdigit() else None
+        self._settle()
+        while self._inbox and limit != 0:
+            limit = None if limit is None else limit - 1
+            sender, receiver, message = self._inbox.pop(0)
+            if self.hosts[receiver].machine is not None:
+                self.hosts[receiver].raft.step(sender, message, self.now_ns)
+                self.judge.looked_at(self.hosts[receiver])
+            self._settle()
+        self.judge.logs_match()
+
+    def do_drop(self) -> None:
+        self._inbox.clear()
+
+    def do_cut(self, *sides: str) -> None:
+        left, right = (side.split() for side in " ".join(sides).split("|"))
+        for one in map(int, left):
+            for other in map(int, right):
+                self._cut |= {(one, other), (other, one)}
+
+    def do_heal(self) -> None:
+        self._cut.clear()
+
+    def do_slow_disk(self, own: str) -> None:
+        self._slow.add(int(own))
+
+    def do_fast_disk(self, own: str) -> None:
+        self._slow.discard(int(own))
+
+    def do_crash(self, own: str) -> None:
+        self.hosts[int(own)].crash()
+
+    def do_restart(self, own: str) -> None:
+        self.hosts[int(own)].restart()
+        self.hosts[int(own)].raft.tick(self.now_ns)
+
+    def do_show(self) -> None:
+        for host in self.hosts:
+            if host.machine is None:
+                self._say(f"{host.own}: down")
+                continue
+            raft = host.raft
+            terms = " ".join(str(entry.term) for entry in raft.entries_from(1)) or "empty"
+            leader = "nobody" if raft.leader is None else raft.leader
+            self._say(
+                f"{host.own}: {raft.role.value} of term {raft.term}, leader {leader}, "
+                f"committed {raft.commit_index}, log {terms}"
+            )
+
+    def _settle(self) -> None:
+        """Let every replica perform its Readys; disks that are not slow finish at once."""
+        for host in self.hosts:
+            if host.machine is not None:
+                host.drain()
+                while host.open_writes and host.own not in self._slow:
+                    host.complete_write()
+                self.judge.looked_at(host)
+
+    def _transmit(self, sender: int, receiver: int, message: Message) -> None:
+        lost = (sender, receiver) in self._cut
+        if not self._quiet:
+            self._say(f"{sender} -> {receiver}  {describe(message)}{'  lost' if lost else ''}")
+        if not lost:
+            self._inbox.append((sender, receiver, message))
+
+    def _committed(self, host: Host, entries: list[Entry]) -> None:
+        self.judge.committed(host, entries)
+        self._say(f"{host.own} commits {' '.join(describe_entry(entry) for entry in entries)}")
+
+    def _say(self, line: str) -> None:
+        self._output.append(line)
+
+
+def describe_entry(entry: Entry) -> str:
+    text = "noop" if entry.kind == EntryKind.NOOP else entry.payload.decode()
+    return f"{entry.index}/{entry.term}:{text}"
+
+
+def describe(message: Message) -> str:
+    """One line. Positions in the log are written index/term."""
+    match message:
+        case RequestVote(term, _, last_index, last_term, pre_vote):
+            return f"{'pre-vote' if pre_vote else 'vote'}? term {term}, log ends {last_index}/{last_term}"
+        case RequestVoteResponse(term, _, granted, pre_vote):
+            return f"{'pre-vote' if pre_vote else 'vote'} {'granted' if granted else 'refused'}, term {term}"
+        case AppendEntries(term, _, index, previous_term, commit, entries):
+            carried = " ".join(describe_entry(entry) for entry in entries) or "nothing"
+            return f"append term {term} after {index}/{previous_term}, commit {commit}: {carried}"
+        case AppendEntriesResponse(term, _, success, match_index):
+            return f"{'matches up to' if success else 'refused, try'} {match_index}, term {term}"
+    raise AssertionError(message)
+
+
+def blocks(text: str) -> Iterator[tuple[list[str], list[str], str]]:
+    """(comment lines, commands, expected output) of each block."""
+    for block in text.strip().split("\n\n"):
+        lines, _, expected = block.partition("\n----\n")
+        comments = [line for line in lines.splitlines() if line.startswith("#")]
+        yield comments, [line for line in lines.splitlines() if not line.startswith("#")], expected
+
+
+def check_scenario(path: Path) -> None:
+    """Run the file and compare; with UPDATE_SCENARIOS=1 write what happened instead. Commit such a change only when
+    you can say why each line of it is right."""
+    script, rewritten = Script(), []
+    for comments, commands, expected in blocks(path.read_text()):
+        printed = script.run(commands) if commands else ""
+        head = "\n".join((*comments, *commands))
+        rewritten.append(f"{head}\n----\n{printed}" if commands else head)
+        if "UPDATE_SCENARIOS" not in os.environ:
+            assert printed == expected, f"{path.name}: {commands}"
+    if "UPDATE_SCENARIOS" in os.environ:
+        path.write_text("\n\n".join(rewritten) + "\n")
