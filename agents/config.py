@@ -24,7 +24,6 @@ Natural = Annotated[int, Meta(ge=0)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 
 
-
 class ClusterSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     name: str
     id: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]

@@ -118,9 +118,9 @@ class OrderView:
         """Net shares, short negative."""
         return self.portfolio.position(symbol).quantity
 
-    def unconfirmed(self, cycle: int) -> int:
-        """Certified intents of a cycle about which no word of the venue has come."""
-        return sum(orders.cycle == cycle and not orders.confirmed for orders in self._open.values())
+    def unconfirmed(self, cycle: int | None = None) -> int:
+        """Certified intents, of a cycle or in all, about which no word of the venue has come."""
+        return sum(cycle in (None, orders.cycle) and not orders.confirmed for orders in self._open.values())
 
     def _add(self, key: tuple[int, int], orders: IntentOrders) -> None:
         self.intents[key] = orders

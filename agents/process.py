@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+import click
 import structlog
 import uvloop
 
@@ -37,7 +38,7 @@ def serve(build: Callable[[], Serving], *, supervised: bool, log_json: bool, lev
     """
     logs.configure(as_json=supervised or log_json, level=level)
     if not __debug__:
-        print("error: assertions are part of the program; run python without -O", file=sys.stderr)
+        click.echo("error: assertions are part of the program; run python without -O", err=True)
         return EXIT_USAGE
     try:
         uvloop.run(_serve(build, supervised))
@@ -52,7 +53,7 @@ def _fatal(error: Exception, code: int, supervised: bool) -> int:
     if supervised:
         structlog.get_logger().error("fatal", error=str(error), exit_code=code)
     else:
-        print(f"error: {error}", file=sys.stderr)
+        click.echo(f"error: {error}", err=True)
     return code
 
 

@@ -15,7 +15,7 @@ import structlog
 from agents.config import ClusterConfig
 from agents.data import catalog
 from agents.data.dataset import Dataset, load_csv
-from agents.switches import Switches
+from agents.switches import MODES, Switches
 from consensus.assembly import ReplicaSettings
 from consensus.effects import Bodies, ReplicaKeys
 from consensus.pbft.config import PbftConfig
@@ -46,7 +46,7 @@ class RunOptions:
     cycles: int = 0
     """How many cycles the trader makes; 0 until it is stopped or the data ends."""
     mode: str = "optimized"
-    switches: Switches = Switches()
+    switches: Switches = MODES["optimized"]
     data: str = ""
     """Overrides ``data.source``."""
     bind_host: str = ""
@@ -198,7 +198,8 @@ def start_index(config: ClusterConfig, data: Dataset, cycles: int) -> int:
     room = data.bars - 1 - start
     if cycles > room:
         raise UsageError(
-            f"--cycles {cycles}: {data.name} has {room} bars from bar {start} on; ask for fewer cycles or set data.start lower"
+            f"--cycles {cycles}: {data.name} has {room} bars from bar {start} on; "
+            "ask for fewer cycles or set data.start lower"
         )
     return start
 
@@ -215,6 +216,4 @@ def prepare(config: ClusterConfig, agent_id: str, role: Role, options: RunOption
     log = structlog.get_logger().bind(agent=agent.id)
     install(RingWriter(data_dir / "trace.ring", agent.index))
     codec = codec_for(options.switches.codec)
-    return Setup(
-        config, options, agent, identity, roster, codec, data, data_dir, Verifier(roster), log, start
-    )
+    return Setup(config, options, agent, identity, roster, codec, data, data_dir, Verifier(roster), log, start)

@@ -190,8 +190,7 @@ class Supervisor:
     async def _final_statuses(self) -> dict[str, dict[str, Any]]:
         statuses = await asyncio.gather(*(watched.child.status(True, 10.0) for watched in self._watched))
         return {
-            watched.agent.id: status or watched.status
-            for watched, status in zip(self._watched, statuses, strict=True)
+            watched.agent.id: status or watched.status for watched, status in zip(self._watched, statuses, strict=True)
         }
 
     # --- events ------------------------------------------------------------------------------------------------------

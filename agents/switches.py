@@ -1,4 +1,4 @@
-"""Modes and their switches: each difference between the two modes can be thrown alone, so that a ladder can be measured."""
+"""Modes and their switches: each difference between the modes can be thrown alone, to measure a ladder."""
 
 from __future__ import annotations
 

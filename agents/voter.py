@@ -121,9 +121,7 @@ class Voter:
         self.replica = parts.replica
         self.budget = parts.budget
         self.spine_quorum = parts.spine_quorum
-        callbacks = Callbacks(
-            self._send, self._verify, self._settled, self._coordinated, self._granted, self._failed
-        )
+        callbacks = Callbacks(self._send, self._verify, self._settled, self._coordinated, self._granted, self._failed)
         self.runner = Runner(self.replica, self.storage, callbacks)
         self.endpoint = Endpoint(
             setup.identity,
@@ -220,7 +218,7 @@ class Voter:
         frame = record.frame
         if frame.path == Path.LANE and self._grant_is_coming(record):
             self._awaiting_grant.append(record)
-            return
+            return None
         started = now_ns()
         facts = route_facts(self.policy, self.budget, frame.slice_id, self.data, self.stress, frame.market_index)
         denials = common_denials(frame, self.policy, self.budget, lambda: facts, wall_ns())

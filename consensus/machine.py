@@ -59,7 +59,7 @@ class SlotCommit:
 
 @dataclass(frozen=True, slots=True)
 class VoteCast:
-    """A risk verdict that is about to leave, with the budget that it debits. Kept so that it is repeated, not redone."""
+    """A risk verdict that is about to leave, with the budget it debits. Kept so that it is repeated, not redone."""
 
     path: int
     digest: bytes

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 
-class InvalidArgument(ValueError):  # noqa: N818 - named as the rest of the room reads
+class InvalidArgument(ValueError):
     """A parameter is outside its range, or shapes do not fit together."""
 
 
-class InvalidSeries(ValueError):  # noqa: N818
+class InvalidSeries(ValueError):
     """The data cannot be matched: empty, too short, not numeric, not finite or too large.
 
     ``index`` is the first offending position along the first axis (the sample of a series, the row of a matrix), or

@@ -207,7 +207,7 @@ def _any_lane_within(row: Array, scratch: Array, first: int, last: int, cutoff: 
         for lane in range(LANES):
             scratch[lane] = min(scratch[lane], cells[lane])
         j += 1
-    for lane in range(LANES):  # noqa: SIM110 - numba compiles no generator here
+    for lane in range(LANES):
         if scratch[lane] <= cutoff:
             return True
     return False

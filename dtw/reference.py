@@ -108,7 +108,7 @@ def normalize_windows(series: Array, starts: Array, out: Array) -> None:
 
 @_part
 def _is_excluded(start: int, chosen: Array, chosen_count: int, exclusion: int) -> bool:
-    for index in range(chosen_count):  # noqa: SIM110
+    for index in range(chosen_count):
         if abs(start - chosen[index]) < exclusion:
             return True
     return False

@@ -199,6 +199,7 @@ class Endpoint:
             await asyncio.sleep(max(banned_s, back_off_s * (0.5 + self._rng.random())))
 
     async def _dial(self, agent: Agent) -> Peer | None:
+        self._traffic[agent.index].dials += 1
         try:
             address = await resolve(agent.id, agent.host, agent.port)
             peer = Peer(self, agent)

@@ -1,8 +1,8 @@
 """Errors that name the guilty party.
 
 ``LocalMisuse`` is our own bug and may crash the process; ``PeerViolation`` is a peer's fault, counted and refused;
-``Unavailable`` is the world's, to be tried again; ``UsageError`` is the user's, one line with the mend. A risk refusal is
-none of these: it is an event with a ``DenyCode``.
+``Unavailable`` is the world's, to be tried again; ``UsageError`` is the user's, one line with the mend. A risk refusal
+is none of these: it is an event with a ``DenyCode``.
 """
 
 from __future__ import annotations

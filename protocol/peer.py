@@ -45,6 +45,7 @@ class Traffic:
     batches_in: int = 0
     messages_in: int = 0
     bytes_in: int = 0
+    dials: int = 0
     connects: int = 0
     unsent: Counter[str] = field(default_factory=Counter)
     """Messages that ``send`` did not take, by reason."""
@@ -362,6 +363,7 @@ def statistics_of(traffic: Traffic, peer: Peer | None) -> dict[str, Any]:
         "batches_in": traffic.batches_in,
         "messages_in": traffic.messages_in,
         "bytes_in": traffic.bytes_in,
+        "dials": traffic.dials,
         "reconnects": max(0, traffic.connects - 1),
         "unsent": dict(traffic.unsent),
         "refused": dict(traffic.refused),

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from profiling.clock import now_ns
 from protocol.batch import BatchLimits
 from protocol.codec import Codec, codec_for
 from protocol.errors import PeerViolation, Unavailable
@@ -74,7 +75,7 @@ class _Probe:
 
     def _write_waiting(self) -> int:
         peer, self._waiting = self._waiting, None
-        return peer.flush(peer.flush_due_ns() or 0) if peer is not None else 0
+        return peer.flush(now_ns()) if peer is not None else 0
 
 
 async def client_request(

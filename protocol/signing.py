@@ -41,10 +41,14 @@ def vote_bytes(cluster_id: bytes, vote: FrameVote) -> bytes:
 
 def phase_bytes(cluster_id: bytes, phase: str, view: int, sequence: int, slot_digest: bytes, replica: int) -> bytes:
     """What a replica signs in a PBFT phase: ``pre-prepare``, ``prepare`` or ``commit``."""
-    return digest(b"swarm/pbft/1", cluster_id, phase.encode(), struct.pack("<QQH", view, sequence, replica), slot_digest)
+    return digest(
+        b"swarm/pbft/1", cluster_id, phase.encode(), struct.pack("<QQH", view, sequence, replica), slot_digest
+    )
 
 
-def hello_bytes(cluster_id: bytes, exporter: bytes, agent: int, epoch: int, roster_digest: bytes, dialler: bool) -> bytes:
+def hello_bytes(
+    cluster_id: bytes, exporter: bytes, agent: int, epoch: int, roster_digest: bytes, dialler: bool
+) -> bytes:
     """What an agent signs in HELLO or HELLO-ACK: its key, bound to this TLS session by the exporter (RFC 8446, 7.5)."""
     return digest(b"swarm/hello/1", cluster_id, exporter, struct.pack("<HQ?", agent, epoch, dialler), roster_digest)
 

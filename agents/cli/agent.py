@@ -22,9 +22,9 @@ def _agent_options(command: Callable[..., Any]) -> Callable[..., Any]:
     command = click.option("--bind", "bind_host", default="", help="Address to listen on instead of the roster's.")(
         command
     )
-    command = click.option("--run-dir", type=click.Path(path_type=Path), default=None, help="Where state and traces go.")(
-        command
-    )
+    command = click.option(
+        "--run-dir", type=click.Path(path_type=Path), default=None, help="Where state and traces go."
+    )(command)
     command = click.option("--run-id", default="", help="Name of the run; all agents of one run share it.")(command)
     return data_option(switch_options(log_options(config_option(command))))
 
@@ -40,7 +40,9 @@ def _serve(role: Role, agent_id: str, build: Callable[[Setup], Serving], options
 
 
 def _run_options(options: dict[str, Any]) -> RunOptions:
-    named = {name: options.pop(name) for name in ("run_id", "run_dir", "cycles", "data", "bind_host") if name in options}
+    named = {
+        name: options.pop(name) for name in ("run_id", "run_dir", "cycles", "data", "bind_host") if name in options
+    }
     mode = options.pop("mode")
     return run_options(mode, options, **named)
 
@@ -130,7 +132,9 @@ def health(agent_id: str, timeout_s: float, run_id: str, config: Path) -> int:
     loaded = load_config(config)
     found = loaded.roster.by_id(agent_id)
     agent = loaded.agent(agent_id, found.role if found is not None else Role.RISK)
-    status = asyncio.run(ask(loaded, agent, identity_id=agent.id, run_id=run_id, codec=codec_for("capnp"), timeout_s=timeout_s))
+    status = asyncio.run(
+        ask(loaded, agent, identity_id=agent.id, run_id=run_id, codec=codec_for("capnp"), timeout_s=timeout_s)
+    )
     click.echo(json.dumps(status))
     return 0 if healthy(status) else EXIT_FAILURE
 

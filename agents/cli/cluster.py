@@ -22,9 +22,9 @@ from protocol.codec import codec_for
 
 @click.command("init")
 @click.option("--dir", "directory", type=click.Path(path_type=Path), default=Path("cluster"), show_default=True)
-@click.option("--name", default="swarm-local", show_default=True, help="The cluster's name; part of every certificate.")
+@click.option("--name", default="swarm-local", show_default=True, help="Part of every certificate.")
 @click.option("--base-port", default=DEFAULT_BASE_PORT, show_default=True, help="First of five UDP ports.")
-@click.option("--hosts", default="127.0.0.1", show_default=True, help="One address for all, or `names`: host = agent id.")
+@click.option("--hosts", default="127.0.0.1", show_default=True, help="An address, or `names`: host = agent id.")
 @click.option("--hours", "valid_hours", default=24.0 * 30, show_default=True, help="How long certificates hold.")
 @click.option("--data", default="us-large-caps", show_default=True, help="Data set to trade on.")
 @click.option("--force", is_flag=True, help="Overwrite an existing cluster.")

@@ -16,7 +16,12 @@ from profiling.report import read_samples
 from protocol.errors import RunFailure
 
 runs_option = click.option(
-    "--runs", "runs_dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where runs lie."
+    "--runs",
+    "runs_dir",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Where runs lie.",
 )
 
 

@@ -15,7 +15,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agents import logs
-from agents.cli.options import as_arguments, config_option, data_option, json_option, log_options, run_options, switch_options
+from agents.cli.options import (
+    as_arguments,
+    config_option,
+    data_option,
+    json_option,
+    log_options,
+    run_options,
+    switch_options,
+)
 from agents.cluster_init import init_cluster
 from agents.config import ClusterConfig, load_config
 from agents.data import catalog
@@ -117,7 +125,12 @@ def _run_dir(runs_dir: Path, run_id: str) -> Path:
 def _supervise(
     config: ClusterConfig, options: RunOptions, log_level: str, console: Console, *, show: bool
 ) -> RunResult:
-    columns = (TextColumn("{task.fields[state]:11}"), BarColumn(30), MofNCompleteColumn(), TextColumn("{task.description}"))
+    columns = (
+        TextColumn("{task.fields[state]:11}"),
+        BarColumn(30),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+    )
     with Progress(*columns, TimeElapsedColumn(), console=console, disable=not show) as progress:
         task = progress.add_task("", total=options.cycles, state="starting")
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from agents.clock import wall_ns
 from agents.executor.slicing import CurveMatcher, Leg
@@ -92,7 +92,8 @@ class Executor(VoterRole):
         )
         self._curves = CurveMatcher(voter.data)
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="journal")
-        self._outbox: deque[_FrameOrders] = deque()
+        self._outbox: deque[_FrameOrders | MarketAdvance] = deque()
+        """What is to leave for the venue, in this order: a day must not end before its orders have left."""
         self._deferred: list[FrameSettled] = []
         self._reports: list[ExecutionReport] = []
         self._reports_scheduled = False
@@ -101,6 +102,7 @@ class Executor(VoterRole):
         self._reconciled = asyncio.Event()
         self.alarms: list[str] = []
         self._venue = setup.config.with_role(Role.VENUE)[0].index
+        self._venue_connected = asyncio.Event()
 
         for event in self._journal.events_from(1, state.next_sequence):
             voter.orders.on_event(event)
@@ -204,6 +206,10 @@ class Executor(VoterRole):
             spent_notional=notional,
         )
 
+    def peer_changed(self, peer: Agent, connected: bool) -> None:
+        if peer.index == self._venue:
+            self._venue_connected.set() if connected else self._venue_connected.clear()
+
     # --- release -----------------------------------------------------------------------------------------------------
 
     async def _release_loop(self) -> None:
@@ -213,19 +219,29 @@ class Executor(VoterRole):
         while True:
             await self._work.wait()
             self._work.clear()
-            batches = list(self._outbox)
-            self._outbox.clear()
-            if sequential:
-                for batch in batches:
-                    for order in batch.orders:
-                        await self._release([order], batch.frame.cycle)
-                        await self._confirmation_of(order)
-                    mark(Operation.RELEASED, batch.settled_ns, batch.frame.cycle, batch.key)
-            elif batches:
-                orders = [order for batch in batches for order in batch.orders]
-                await self._release(orders, batches[-1].frame.cycle)
-                for batch in batches:
-                    mark(Operation.RELEASED, batch.settled_ns, batch.frame.cycle, batch.key)
+            while self._outbox:
+                following = self._outbox.popleft()
+                if isinstance(following, MarketAdvance):
+                    self._to_venue(following, 0)
+                    continue
+                batches = [following]
+                while self._outbox and isinstance(self._outbox[0], _FrameOrders):
+                    batches.append(cast(_FrameOrders, self._outbox.popleft()))
+                await (self._release_in_turn(batches) if sequential else self._release_together(batches))
+
+    async def _release_together(self, batches: list[_FrameOrders]) -> None:
+        orders = [order for batch in batches for order in batch.orders]
+        if orders:
+            await self._release(orders, batches[-1].frame.cycle)
+        for batch in batches:
+            mark(Operation.RELEASED, batch.settled_ns, batch.frame.cycle, batch.key)
+
+    async def _release_in_turn(self, batches: list[_FrameOrders]) -> None:
+        for batch in batches:
+            for order in batch.orders:
+                await self._release([order], batch.frame.cycle)
+                await self._confirmation_of(order)
+            mark(Operation.RELEASED, batch.settled_ns, batch.frame.cycle, batch.key)
 
     async def _release(self, orders: Sequence[PlannedOrder], cycle: int) -> None:
         for order in orders:
@@ -266,7 +282,8 @@ class Executor(VoterRole):
         elif isinstance(message, OrderEventsRequest):
             self.voter.spawn(self._repeat_events(sender.index, message.from_sequence), "events")
         elif isinstance(message, MarketAdvance) and sender.role is Role.TRADER:
-            self._to_venue(message, trace)
+            self._outbox.append(message)
+            self._work.set()
         else:
             super().message(sender, message, trace)
 
@@ -324,8 +341,7 @@ class Executor(VoterRole):
     async def _reconcile(self) -> None:
         """After a start: learn from the venue what became of every order that may be alive, before sending anything."""
         async with asyncio.timeout(RECONCILE_TIMEOUT_S * 3):
-            while self._venue not in self.voter.endpoint.connected:
-                await asyncio.sleep(0.02)
+            await self._venue_connected.wait()
         pending = set(self._must_query)
         deadline = self._loop.time() + RECONCILE_TIMEOUT_S
         while pending:

@@ -14,9 +14,9 @@ from agents.clock import EXPIRY_GRACE_NS, wall_ns
 from agents.config import ConsensusSection
 from agents.voter import Voter
 from consensus.effects import FrameRecord, FrameSettled
+from profiling.clock import now_ns
 from profiling.span import frame_key, span
 from profiling.span import record as record_span
-from profiling.clock import now_ns
 from profiling.stages import Operation
 from protocol.codes import CommandKind, DenyCode, Path
 from protocol.messages import Claim, Frame, Intent, SignedCommand, Submit

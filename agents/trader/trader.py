@@ -217,9 +217,7 @@ class Trader(VoterRole):
     def _claims(self, intents: list[Intent], analogues: list[Analogues]) -> list[Claim]:
         return [analogues[intent.symbol].claim(self._pattern.window) for intent in intents]
 
-    async def _settle_frame(
-        self, intents: list[Intent], claims: list[Claim], path: Path, bar: Bar, cycle: int
-    ) -> None:
+    async def _settle_frame(self, intents: list[Intent], claims: list[Claim], path: Path, bar: Bar, cycle: int) -> None:
         codes = await self._decider.decide(intents, claims, path, cycle, bar.market_index)
         for sequence, code in codes.items():
             if code != DenyCode.APPROVED:
@@ -255,7 +253,8 @@ class Trader(VoterRole):
             try:
                 async with asyncio.timeout(DRAIN_TIMEOUT_S):
                     while orders.working_orders():
-                        self._close_day(self._bar.market_index + 1)
+                        if not orders.unconfirmed():
+                            self._close_day(self._bar.market_index + 1)
                         self._changed.clear()
                         try:
                             await asyncio.wait_for(self._changed.wait(), 0.25)

@@ -41,13 +41,12 @@ class Phases:
     def propose(self) -> None:
         """As primary: everything pending goes into the next slot, and into further ones as far as size makes it so."""
         state = self._state
-        self._next_sequence = max(self._next_sequence, state.executed + 1)
-        while state.is_primary and self._next_sequence <= state.high_mark:
+        while state.is_primary and (sequence := self._free_sequence()) <= state.high_mark:
             batch = state.pending.take_batch(state.config.commands_per_slot_max, state.config.slot_bytes_max)
             if not batch:
                 return
-            self._pre_prepare(self._next_sequence, batch)
-            self._next_sequence += 1
+            self._pre_prepare(sequence, batch)
+            self._next_sequence = sequence + 1
 
     def persisted(self, ready: Ready) -> None:
         """The records of ``ready`` are durable: enter the promises among them as if they had come from a peer."""
@@ -72,6 +71,13 @@ class Phases:
         for slot in list(state.slots.values()):
             slot.resend_at_ns = 0
             self._advance(slot)
+
+    def _free_sequence(self) -> int:
+        """The lowest number that is neither proposed nor decided; another primary with our key may have used some."""
+        sequence = max(self._next_sequence, self._state.executed + 1)
+        while self._state.history.is_decided(sequence):
+            sequence += 1
+        return sequence
 
     def _pre_prepare(self, sequence: int, batch: tuple[tuple[bytes, SignedCommand], ...]) -> None:
         state = self._state

@@ -32,8 +32,6 @@ class Leadership:
         """Every follower gets a message with the next ``appends``, also in place of one that may be lost."""
         self.heartbeat_deadline_ns = now_ns + self.config.heartbeat_ns
         self._heartbeat_due = True
-        for progress in self.followers.values():
-            progress.allow_probe()
 
     def appends(self, commit_index: int) -> Iterator[Outgoing]:
         """All messages that may leave now. Sending ahead of the answers is bounded by the in-flight limit."""

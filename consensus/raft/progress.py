@@ -11,7 +11,7 @@ from protocol.messages import AppendEntries
 
 class ProgressState(Enum):
     PROBE = "probe"
-    """The match is unknown: one message at a time, until an answer tells."""
+    """The match is unknown: one message, and one with each heartbeat, until an answer tells."""
     REPLICATE = "replicate"
     """The follower keeps up: messages follow each other without waiting, up to the in-flight limit."""
 
@@ -78,10 +78,6 @@ class Progress:
         self._inflight.clear()
         self._probe_sent = False
         return True
-
-    def allow_probe(self) -> None:
-        """Time has passed: the probe or its answer may be lost, so the next one may leave."""
-        self._probe_sent = False
 
     def check_invariants(self, last_index: int) -> None:
         assert 0 <= self.match < self.next <= last_index + 1

@@ -21,7 +21,6 @@ from aioquic.quic.packet import QuicProtocolVersion, encode_quic_version_negotia
 
 from profiling.span import span
 from profiling.stages import Operation
-from protocol.errors import UsageError
 from protocol.identity import Identity
 from protocol.quic.connection import Admission, SwarmConnection
 from protocol.quic.link import Closed, Link, LinkOwner
@@ -31,6 +30,7 @@ from protocol.quic.settings import (
     KEEP_ALIVE_S,
     SOCKET_BUFFER_BYTES,
     Profile,
+    bind_udp,
     check_address,
     quic_configuration,
 )
@@ -93,7 +93,7 @@ class Driver:
     def open(self, host: str, port: int) -> None:
         """Bind and begin to read. ``host`` is a resolved IPv4 address. Raises ``UsageError``."""
         assert self._socket is None, "a driver is opened once"
-        udp = _bind(self._identity.agent.id, host, port)
+        udp = bind_udp(self._identity.agent.id, host, port)
         self._socket = udp
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(udp.fileno(), self._on_readable)
@@ -231,7 +231,8 @@ class Driver:
             if link.closed:
                 continue
             if not link.greeted and now - link.opened_at > link.greeting_timeout_s:
-                self.end(link, Closed("handshake_timeout", "no greeting in time"))
+                dialled = link.connection.configuration.is_client
+                self.end(link, Closed("unreachable" if dialled else "handshake_timeout", "no greeting in time"))
             elif now - link.pinged_at >= KEEP_ALIVE_S:
                 link.pinged_at = now
                 link.connection.send_ping(0)
@@ -381,20 +382,3 @@ def _destination(data: bytes) -> bytes:
     if data[0] & 0x80:
         return data[6 : 6 + data[5]]
     return data[1 : 1 + CONNECTION_ID_BYTES]
-
-
-def _bind(owner: str, host: str, port: int) -> socket.socket:
-    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    udp.setblocking(False)
-    udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
-    udp.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
-    try:
-        udp.bind((host, port))
-    except OSError as error:
-        udp.close()
-        reason = (error.strerror or "error").lower()
-        raise UsageError(
-            f"agent '{owner}' cannot listen on UDP {host}:{port} ({reason}): stop what uses it, or give the agent "
-            "another port or host in the cluster file"
-        ) from None
-    return udp

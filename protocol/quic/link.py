@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from protocol.quic.driver import Address, Driver
 
 ENDINGS_WITHOUT_BLAME: Final = frozenset({
-    "shutdown", "request_done", "replaced", "idle_timeout", "peer_restarted",
+    "shutdown", "request_done", "replaced", "idle_timeout", "peer_restarted", "unreachable",
 })  # fmt: skip
 REASONS: Final = ENDINGS_WITHOUT_BLAME | {
     "handshake_timeout", "stream_closed", "stream_unknown", "library_failure",

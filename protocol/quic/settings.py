@@ -95,6 +95,24 @@ async def resolve(owner: str, host: str, port: int) -> tuple[str, int]:
     return str(found[0][4][0]), port
 
 
+def bind_udp(owner: str, host: str, port: int) -> socket.socket:
+    """A UDP socket that does not block, with large buffers asked for. Raises ``UsageError``."""
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    udp.setblocking(False)
+    udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
+    udp.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
+    try:
+        udp.bind((host, port))
+    except OSError as error:
+        udp.close()
+        reason = (error.strerror or "error").lower()
+        raise UsageError(
+            f"agent '{owner}' cannot listen on UDP {host}:{port} ({reason}): stop what uses it, or give the agent "
+            "another port or host in the cluster file"
+        ) from None
+    return udp
+
+
 def quic_configuration(identity: Identity, profile: Profile, *, is_client: bool) -> QuicConfiguration:
     """aioquic settings of one side. No session tickets: resumption would bypass the client's certificate."""
     return QuicConfiguration(

@@ -13,6 +13,7 @@ import pytest
 
 from consensus.machine import Outgoing
 from consensus.pbft.certificate import verify_certificate
+from consensus.pbft.evidence import Promise
 from consensus.pbft.safety import COMMIT, PRE_PREPARE, PREPARE
 from protocol.codes import Path
 from protocol.messages import (
@@ -44,7 +45,7 @@ from tests.oracles.pbft_cluster import (
 ROUGH = Weather(loss=0.05, duplication=0.1, delay_ns_max=20 * MS)
 
 
-def signed(liar: Liar, message: Message, **changes: object) -> Message:
+def signed(liar: Liar, message: Promise, **changes: object) -> Promise:
     """The message with changes, properly signed by the liar."""
     changed = msgspec.structs.replace(message, **changes)
     phase = {PrePrepare: PRE_PREPARE, Prepare: PREPARE, Commit: COMMIT}[type(changed)]

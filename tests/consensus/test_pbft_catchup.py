@@ -158,8 +158,20 @@ def test_certificate_overrides_the_own_proposal_of_an_equivocating_primary() -> 
     bench.step(0, GOOD)
     bench.step(2, SlotReply((make_slot(1, B, signers=(0, 2, 3)),)))
     assert [slot.commands for slot in bench.executed] == [(B,)]
+    bench.of(Submit)
+    bench.tick(CONFIG.resend_ns)
+    assert bench.of(Submit) == [Submit(Path.SPINE, True, A)], "A waits for another proposal"
     bench.step(0, make_pre_prepare(2, A))
-    assert bench.of(Prepare)[-1] == make_prepare(2, make_pre_prepare(2, A).digest, 1), "A was released again"
+    assert bench.of(Prepare)[-1] == make_prepare(2, make_pre_prepare(2, A).digest, 1)
+
+
+def test_command_decided_above_a_gap_is_not_relayed() -> None:
+    bench = backup()
+    bench.submit(A)
+    bench.step(2, SlotReply((make_slot(2, A),)))
+    bench.tick(10 * CONFIG.resend_ns)
+    assert not bench.of(Submit) and not bench.executed
+    assert bench.machine.oldest_pending_age_ns(bench.now_ns) == 10 * CONFIG.resend_ns, "it is not executed yet"
 
 
 def test_late_prepare_is_answered_with_the_slot() -> None:

@@ -10,11 +10,7 @@ from consensus.machine import BROADCAST, Machine, SignedPhase, SlotCommit
 from consensus.pbft.core import Pbft
 from consensus.pbft.safety import COMMIT, PREPARE, SafetyRules
 from protocol.errors import LocalMisuse
-from protocol.messages import (
-    Commit,
-    Prepare,
-    PrePrepare,
-)
+from protocol.messages import Commit, Prepare, PrePrepare, SlotReply
 from protocol.signing import batch_digest
 from tests.oracles.pbft_bench import NOW, A, B, Bench, C, backup, config_with, primary
 from tests.oracles.pbft_cluster import (
@@ -219,6 +215,14 @@ def test_restarted_primary_reuses_no_sequence_and_no_command() -> None:
     assert again.machine.ignored["command_pending"] == 1
     again.tick()
     assert again.of(PrePrepare)[:1] == [make_pre_prepare(1, A)]
+
+
+def test_primary_proposes_nothing_where_something_is_decided() -> None:
+    bench = primary()
+    bench.step(2, SlotReply((make_slot(2, A),)))
+    bench.submit(B)
+    bench.submit(C)
+    assert [message.sequence for message in bench.of(PrePrepare) if isinstance(message, PrePrepare)] == [1, 3]
 
 
 def test_proposal_lost_in_a_crash_frees_its_sequence() -> None:

@@ -21,7 +21,7 @@ def judge_liveness(cluster: Cluster, command_count: int, rounds: int) -> None:
 
 @pytest.mark.parametrize("seed", range(80))
 def test_storm_keeps_one_history_and_heals(seed: int) -> None:
-    judge_liveness(Cluster(seed, weather=ROUGH), command_count=16, rounds=6)
+    judge_liveness(Cluster(seed, weather=ROUGH), command_count=14, rounds=5)
 
 
 @pytest.mark.parametrize("seed", range(1000, 1010))

@@ -154,6 +154,25 @@ def test_remembers_its_vote_across_a_restart() -> None:
     assert driver.exchange(vote_request(7, 2, 0, 0)) == [RequestVoteResponse(7, 0, True, False)]
 
 
+@pytest.mark.parametrize(
+    ("message", "postponed"),
+    [
+        (AppendEntries(1, 1, 0, 0, 0, ()), True),
+        (AppendEntries(1, 1, 9, 1, 0, ()), True),
+        (vote_request(2, 1, 0, 0), True),
+        (vote_request(2, 1, 0, 0, pre_vote=True), False),
+        (AppendEntries(0, 1, 0, 0, 0, ()), False),
+    ],
+)
+def test_a_leader_or_a_vote_postpones_the_own_election(message: AppendEntries | RequestVote, postponed: bool) -> None:
+    """Section 5.2: a server stays follower as long as it hears a leader or grants a vote; nothing else counts."""
+    driver = Driver(term=1)
+    before_ns = driver.raft.next_deadline_ns()
+    driver.now_ns += 300_000_000
+    driver.step(message)
+    assert (driver.raft.next_deadline_ns() != before_ns) is postponed
+
+
 def test_an_answer_to_a_vote_request_waits_for_the_disk() -> None:
     driver = Driver()
     driver.step(vote_request(1, 1, 0, 0))

@@ -1,5 +1,5 @@
 """The lane in a hostile world: every seed is a run with crashes, partitions, loss, duplication and reordering, judged
-from outside. RAFT_SEEDS sets which seeds: a number is how many, a list like 17,39 is which."""
+from outside. RAFT_SEEDS sets which seeds: a number is how many, a list like 17,39 or 17, is which."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from protocol.messages import AppendEntries, Message, RequestVote
 from tests.oracles.raft_cluster import simulate
 
 SEEDS = os.environ.get("RAFT_SEEDS", "110")
-CHOSEN = [int(seed) for seed in SEEDS.split(",")] if "," in SEEDS else list(range(int(SEEDS)))
+CHOSEN = [int(seed) for seed in SEEDS.split(",") if seed] if "," in SEEDS else list(range(int(SEEDS)))
 GROUPS = [CHOSEN[start::6] for start in range(6)]
 
 

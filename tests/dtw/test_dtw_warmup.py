@@ -54,7 +54,7 @@ def test_nothing_is_compiled_after_the_warm_up() -> None:
 
 
 def test_a_second_process_loads_from_the_disk_cache() -> None:
-    """Processor seconds, so that a busy machine proves nothing; the first process only makes sure that all is stored."""
+    """Counted in processor seconds, since machines are busy; the first process only makes sure that all is stored."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", SECOND_PROCESS]
     for _ in range(2):

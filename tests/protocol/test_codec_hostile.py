@@ -266,23 +266,30 @@ def test_aliases_do_not_amplify() -> None:
     assert caught.value.reason == "traversal_limit"
 
 
-def test_rows_of_nothing_are_not_free() -> None:
-    """Each vote names the same list of a thousand empty denials, which takes no room at all."""
-    count, row_words = 64, 6
+@pytest.mark.parametrize(("rows", "free"), [(0, True), (1, True), (1000, False)])
+def test_rows_of_nothing_are_not_free(rows: int, free: bool) -> None:
+    """Each vote has bytes of its own, but all name the same list of empty denials, which takes no room at all."""
+    count, row_words, blob_words = 64, 6, 12
     tag = 6
-    digest = tag + 1 + count * row_words
+    blobs = tag + 1 + count * row_words
+    denials = blobs + count * blob_words
     words = [
         struct_pointer(0, 1, 3),
-        *(1, list_pointer(digest - 3, 2, 32), 0, list_pointer(tag - 5, 7, count * row_words)),
+        *(1, list_pointer(blobs - 3, 2, 32), 0, list_pointer(tag - 5, 7, count * row_words)),
         0,
         count << 2 | 3 << 32 | 3 << 48,
     ]
-    for row in range(tag + 1, digest, row_words):
-        words += [1, 1, 1]
-        words += [list_pointer(digest - row - 4, 2, 32), list_pointer(digest + 8 - row - 5, 7, 0)]
-        words += [list_pointer(digest - row - 6, 2, 64)]
+    for vote in range(count):
+        row, blob = len(words), blobs + vote * blob_words
+        words += [1, 1, 1, list_pointer(blob - row - 4, 2, 32), list_pointer(denials - row - 5, 7, 0)]
+        words += [list_pointer(blob + 4 - row - 6, 2, 64)]
+    spare = 2 * count + 8  # enough to name the list itself from every vote, and one row of it
+    data = segment(*words, *[0] * (count * blob_words), rows << 2, *[0] * spare)
+    if free:
+        assert len(CAPNP.decode_body(Outcome, data).votes[-1].denials) == rows
+        return
     with pytest.raises(PeerViolation) as caught:
-        CAPNP.decode_body(Outcome, segment(*words, *[0] * 8, 1000 << 2))
+        CAPNP.decode_body(Outcome, data)
     assert caught.value.reason == "traversal_limit"
 
 

@@ -211,6 +211,18 @@ def _kill(endpoint: Endpoint) -> None:
     endpoint._peers.clear()
 
 
+async def test_keeps_dialling_until_the_peer_is_there(
+    start: Start, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("protocol.endpoint.DIAL_TIMEOUT_S", 0.1)
+    low, _ = await start("trader-1")
+    await until(lambda: low.statistics()["peers"]["risk-1"]["dials"] >= 2)
+    line = low.statistics()["peers"]["risk-1"]
+    assert line["refused"] == {} and low.refused == {}, "nobody is to blame"
+    await start("risk-1")
+    await until(lambda: low.connected == {1}, 6)
+
+
 async def test_the_older_of_two_processes_with_one_id_is_told(start: Start, cluster: Cluster) -> None:
     older, _ = await start("trader-1", epoch=100)
     listener, heard = await start("risk-1")
