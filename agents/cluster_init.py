@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
+
+from cryptography.exceptions import InvalidSignature
 
 from agents.config import ClusterConfig
 from agents.data import catalog
 from protocol.errors import UsageError
-from protocol.pki import Subject, issue_cluster
+from protocol.key_files import read_signing_key, write_file
+from protocol.pki import Subject, issue_cluster, load_certificates
 from protocol.roster import Role
 
 CONFIG_NAME: Final = "cluster.toml"
 DEFAULT_BASE_PORT: Final = 7401
+NAMES: Final = "names"
+HOURS_MAX: Final = 24.0 * 365 * 10
+
+_LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +57,8 @@ def default_roster(base_port: int, hosts: str) -> list[Line]:
             agent_id,
             role,
             role is not Role.VENUE,
-            agent_id if hosts == "names" else hosts,
-            base_port if hosts == "names" else base_port + number,
+            agent_id if hosts == NAMES else hosts,
+            base_port if hosts == NAMES else base_port + number,
         )
         for number, (agent_id, role) in enumerate(agents)
     ]
@@ -65,7 +75,24 @@ def init_cluster(
     force: bool,
     symbols: Sequence[str],
 ) -> Path:
-    """Write ``cluster.toml`` and ``pki/``; refuse to overwrite a cluster unless ``force``."""
+    """Write ``cluster.toml`` and ``pki/``; refuse to overwrite a cluster unless ``force``.
+
+    Raises ``UsageError`` before anything is written. Signing keys that lie there already are kept.
+    """
+    path = check_new_cluster(
+        directory, name=name, base_port=base_port, hosts=hosts, valid_hours=valid_hours, data=data, force=force
+    )
+    roster = default_roster(base_port, hosts)
+    keys = issue_keys(directory / "pki", name, roster, valid_hours)
+    profile = "loopback" if hosts.startswith("127.") else "lan"
+    write_file(path, _toml(name, roster, keys, profile, data, symbols).encode())
+    return path
+
+
+def check_new_cluster(
+    directory: Path, *, name: str, base_port: int, hosts: str, valid_hours: float, data: str, force: bool
+) -> Path:
+    """Where the new cluster's file will lie. Raises ``UsageError`` for what ``init_cluster`` would refuse."""
     path = directory / CONFIG_NAME
     if path.exists() and not force:
         raise UsageError(f"{path} exists already; use it, choose another --dir, or overwrite it with --force")
@@ -73,24 +100,61 @@ def init_cluster(
         raise UsageError(f"--data {data}: unknown; choose one of {', '.join([*catalog.SOURCES, catalog.SYNTHETIC])}")
     if not 1024 <= base_port <= 65000:
         raise UsageError(f"--base-port {base_port}: choose one between 1024 and 65000")
-    roster = default_roster(base_port, hosts)
-    keys = issue_keys(directory / "pki", name, roster, valid_hours)
-    profile = "loopback" if hosts.startswith("127.") else "lan"
-    directory.mkdir(parents=True, exist_ok=True)
-    path.write_text(_toml(name, roster, keys, profile, data, symbols))
+    if not _LABEL.fullmatch(name):
+        raise UsageError(f"--name {name!r}: a cluster name has 1 to 63 of a-z, 0-9 and '-'; choose such a name")
+    if not _is_host(hosts):
+        raise UsageError(f"--hosts {hosts!r}: give an IP address, a host name, or `{NAMES}`")
+    _check_hours(valid_hours)
     return path
 
 
+def _is_host(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return len(host) < 254 and all(_LABEL.fullmatch(label.lower()) for label in host.split("."))
+    return True
+
+
+def _check_hours(valid_hours: float) -> None:
+    if not 0 < valid_hours <= HOURS_MAX:
+        raise UsageError(f"--hours {valid_hours:g}: certificates hold for more than 0 and at most {HOURS_MAX:g} hours")
+
+
+def certificates_hold(config: ClusterConfig, hours: float) -> bool:
+    """Whether every agent has a certificate of the present authority that holds for ``hours`` more.
+
+    False too when a file is missing or cannot be read, and after a renewal that broke off half-way.
+    """
+    until = datetime.now(UTC) + timedelta(hours=hours)
+    try:
+        authority = load_certificates(config.pki_dir / "ca.crt")[0]
+        for agent in config.roster.agents:
+            folder = config.pki_dir / agent.id
+            certificate = load_certificates(folder / "tls.crt")[0]
+            certificate.verify_directly_issued_by(authority)
+            if load_certificates(folder / "ca.crt")[0] != authority or certificate.not_valid_after_utc < until:
+                return False
+    except (UsageError, InvalidSignature, ValueError):
+        return False
+    return True
+
+
 def renew_certificates(config: ClusterConfig, valid_hours: float) -> None:
-    """New certificates for every agent of an existing cluster, from a new authority; signing keys stay."""
-    roster = [Line(a.id, a.role, a.votes, a.host, a.port) for a in config.roster.agents if a.role is not Role.OPERATOR]
-    keys = issue_keys(config.pki_dir, config.roster.cluster_name, roster, valid_hours)
+    """New certificates for every agent of an existing cluster, from a new authority; signing keys stay.
+
+    Raises ``UsageError`` before anything is written, also when a signing key is missing or not the roster's.
+    """
+    _check_hours(valid_hours)
     for agent in config.roster.agents:
-        if keys[agent.id] != agent.public_key:
+        key = read_signing_key(config.pki_dir / agent.id / "agent.key")
+        if key.public_key().public_bytes_raw() != agent.public_key:
             raise UsageError(
                 f"{config.path}: the public key of '{agent.id}' is not that of {config.pki_dir / agent.id}/agent.key; "
                 "restore the key or make a new cluster with `swarm init --force`"
             )
+    roster = [Line(a.id, a.role, a.votes, a.host, a.port) for a in config.roster.agents if a.role is not Role.OPERATOR]
+    issue_keys(config.pki_dir, config.roster.cluster_name, roster, valid_hours)
 
 
 def issue_keys(pki: Path, name: str, roster: Sequence[Line], valid_hours: float) -> dict[str, bytes]:
@@ -140,7 +204,7 @@ def _toml(
             "[[agent]]",
             f'id = "{line.id}"',
             f'role = "{line.role.value}"',
-            f'host = "{line.host}"',
+            f"host = {json.dumps(line.host)}",
             f"port = {line.port}",
             f"votes = {str(line.votes).lower()}",
             f'public_key = "{keys[line.id].hex()}"',

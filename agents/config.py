@@ -18,9 +18,9 @@ from protocol.errors import UsageError
 from protocol.messages import PRICE_SCALE
 from protocol.roster import Agent, Role, Roster
 
-Positive = Annotated[int, Meta(gt=0)]
-PositiveFloat = Annotated[float, Meta(gt=0)]
-Natural = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(gt=0, le=2**31 - 1)]
+PositiveFloat = Annotated[float, Meta(gt=0, le=1e12)]
+Natural = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 
 
@@ -36,9 +36,9 @@ class ClusterSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 class ConsensusSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     faulty_max: Natural = 1
     """f: how many replicas may lie."""
-    heartbeat_ms: Positive = 50
-    election_timeout_min_ms: Positive = 400
-    election_timeout_max_ms: Positive = 800
+    heartbeat_ms: Positive = 100
+    election_timeout_min_ms: Positive = 500
+    election_timeout_max_ms: Positive = 1_000
     critical_notional: PositiveFloat = 15_000.0
     """Orders above it take the spine."""
     routine_expiry_ms: Positive = 4_000
@@ -51,7 +51,7 @@ class ConsensusSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     slice_symbol_notional: PositiveFloat = 120_000.0
     slice_refill_share: Annotated[float, Meta(gt=0, lt=1)] = 0.5
     """The next version is asked for when this share is used."""
-    stress_distance: PositiveFloat = 0.35
+    stress_distance: PositiveFloat = 4.0
     """A market this close to a known stress episode makes decisions critical; see ``agents/stress.py``."""
 
     @property
@@ -112,14 +112,14 @@ class VenueSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     half_spread_bps: PositiveFloat = 2.0
     level_quantity: Positive = 400
     depth_levels: Positive = 5
-    fee_bps: Annotated[float, Meta(ge=0)] = 0.5
+    fee_bps: Annotated[float, Meta(ge=0, le=10_000)] = 0.5
     reject_rate: Annotated[float, Meta(ge=0, le=1)] = 0.0
 
 
 class AgentSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     id: str
-    role: Role
-    host: str
+    role: Literal["trader", "risk", "executor", "venue"]
+    host: Annotated[str, Meta(min_length=1)]
     port: Port
     votes: bool
     public_key: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
@@ -178,7 +178,7 @@ class ClusterConfig:
 def load_config(path: Path) -> ClusterConfig:
     """Read and check ``cluster.toml``. Every mistake is a ``UsageError`` of one line with the place and the mend."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UsageError(f"{path} does not exist; make one with `swarm init --dir {path.parent}`") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -194,12 +194,13 @@ def load_config(path: Path) -> ClusterConfig:
 
 def _roster(path: Path, file: ClusterFile) -> Roster:
     agents = [
-        Agent(line.id, line.role, index, line.host, line.port, line.votes, bytes.fromhex(line.public_key))
+        Agent(line.id, Role(line.role), index, line.host, line.port, line.votes, bytes.fromhex(line.public_key))
         for index, line in enumerate(file.agent)
     ]
     operator_key = bytes.fromhex(file.operator.public_key)
     agents.append(Agent("operator", Role.OPERATOR, len(agents), "", 0, False, operator_key))
     _check_addresses(path, agents)
+    _check_roles(path, agents)
     _check_fault_budget(path, file, sum(agent.votes for agent in agents))
     try:
         return Roster(file.cluster.name, bytes.fromhex(file.cluster.id), tuple(agents))
@@ -219,6 +220,14 @@ def _check_addresses(path: Path, agents: list[Agent]) -> None:
             )
 
 
+def _check_roles(path: Path, agents: list[Agent]) -> None:
+    for role, most in ((Role.TRADER, None), (Role.EXECUTOR, None), (Role.VENUE, 1)):
+        count = sum(agent.role is role for agent in agents)
+        if count == 0 or (most is not None and count > most):
+            wanted = "at least one" if most is None else "exactly one"
+            raise UsageError(f"{path}: the roster has {count} agents of role {role.value}; list {wanted} in [[agent]]")
+
+
 def _check_fault_budget(path: Path, file: ClusterFile, voters: int) -> None:
     faulty = file.consensus.faulty_max
     if voters < 3 * faulty + 1:
@@ -230,4 +239,9 @@ def _check_fault_budget(path: Path, file: ClusterFile, voters: int) -> None:
         raise UsageError(
             f"{path}: consensus.election_timeout_min_ms must be over twice heartbeat_ms "
             f"({file.consensus.heartbeat_ms}); raise it"
+        )
+    if file.consensus.election_timeout_max_ms <= file.consensus.election_timeout_min_ms:
+        raise UsageError(
+            f"{path}: consensus.election_timeout_max_ms must be over election_timeout_min_ms "
+            f"({file.consensus.election_timeout_min_ms}); raise it"
         )

@@ -27,6 +27,9 @@ class IntentOrders:
     side: Side
     quantity: int
     cycle: int
+    certified: bool = True
+    """False while only events speak of it: its certificate is still on its way to us."""
+    filled_quantity: int = 0
     ended_quantity: int = 0
     """Quantity of legs that have ended, filled or not."""
     confirmed_legs: set[int] = field(default_factory=set)
@@ -64,10 +67,17 @@ class OrderView:
     def commit(self, trader: int, intent: Intent, cycle: int, price: int) -> None:
         """An intent is certified: hold its worst case until its orders have ended. Repeating it changes nothing."""
         key = (trader, intent.sequence)
-        if key in self.intents:
+        orders = self.intents.get(key)
+        if orders is None:
+            orders = IntentOrders(intent.symbol, Side(intent.side), intent.quantity, cycle)
+        elif orders.certified:
             return
-        self._add(key, IntentOrders(intent.symbol, Side(intent.side), intent.quantity, cycle))
-        self.portfolio.reserve(_reservation(key), intent.symbol, intent.side, intent.quantity, price)
+        # Events may have come first, and they spoke of single legs: only the intent says how much there is in all.
+        orders.certified, orders.quantity = True, intent.quantity
+        left = orders.quantity - orders.filled_quantity
+        if not orders.ended and left > 0:
+            self.portfolio.reserve(_reservation(key), intent.symbol, intent.side, left, price)
+        self._add(key, orders)
 
     def on_event(self, event: OrderEvent) -> list[OrderEvent]:
         """Take one event in; returns the events that became applicable by it, in order."""
@@ -75,7 +85,7 @@ class OrderView:
         if event.sequence < stream.next_sequence or event.sequence in stream.held:
             self.ignored["event_repeated"] += 1
             return []
-        if len(stream.held) >= EVENTS_HELD_MAX:
+        if len(stream.held) >= EVENTS_HELD_MAX and event.sequence != stream.next_sequence:
             self.ignored["events_held_limit"] += 1
             return []
         stream.held[event.sequence] = event
@@ -124,21 +134,23 @@ class OrderView:
 
     def _add(self, key: tuple[int, int], orders: IntentOrders) -> None:
         self.intents[key] = orders
-        self._open[key] = orders
+        if not orders.ended:
+            self._open[key] = orders
 
     def _apply(self, event: OrderEvent) -> None:
         key = (event.trader, event.intent)
         report = event.report
         orders = self.intents.get(key)
         if orders is None:
-            # The order overtook our own certificate: its terms are in the report, its worst case starts here.
-            orders = IntentOrders(report.symbol, Side(report.side), report.order_quantity, event.cycle)
+            # The order overtook our own certificate: until that comes, this leg is all that we know of it.
+            orders = IntentOrders(report.symbol, Side(report.side), report.order_quantity, event.cycle, certified=False)
             self._add(key, orders)
         if report.exec_type == ExecType.TRADE and report.last_quantity > 0:
             exec_key = (event.executor, event.sequence)  # the venue's own ids may start again when it restarts
             self.portfolio.apply_fill(
                 report.symbol, report.side, report.last_quantity, report.last_price, exec_key, _reservation(key)
             )
+            orders.filled_quantity += report.last_quantity
         if report.exec_id:
             orders.confirmed_legs.add(event.leg)
         self._advance(key, orders, event)

@@ -81,6 +81,10 @@ class Setup:
     def pid(self) -> int:
         return os.getpid()
 
+    def open_profiler(self) -> None:
+        """Record from now on. After the stores are open, because they refuse a directory that is somebody else's."""
+        install(RingWriter(self.data_dir / "trace.ring", self.agent.index))
+
     def rng(self, purpose: str) -> random.Random:
         """A generator of its own per agent, purpose and process life."""
         return random.Random(f"{self.config.file.seed}/{self.options.run_id}/{self.agent.id}/{purpose}/{self.pid}")
@@ -205,7 +209,7 @@ def start_index(config: ClusterConfig, data: Dataset, cycles: int) -> int:
 
 
 def prepare(config: ClusterConfig, agent_id: str, role: Role, options: RunOptions) -> Setup:
-    """Check everything and open the profiler's ring. Raises ``UsageError`` or ``RunFailure``; nothing is damaged."""
+    """Check everything. Raises ``UsageError`` or ``RunFailure``; nothing is damaged."""
     agent = config.agent(agent_id, role)
     roster = run_roster(config, options.run_id)
     identity = load_identity(config.pki_dir / agent.id, roster, agent.id)
@@ -214,6 +218,5 @@ def prepare(config: ClusterConfig, agent_id: str, role: Role, options: RunOption
     data_dir = (options.run_dir or config.state_dir) / agent.id
     data_dir.mkdir(parents=True, exist_ok=True)
     log = structlog.get_logger().bind(agent=agent.id)
-    install(RingWriter(data_dir / "trace.ring", agent.index))
     codec = codec_for(options.switches.codec)
     return Setup(config, options, agent, identity, roster, codec, data, data_dir, Verifier(roster), log, start)

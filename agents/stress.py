@@ -56,8 +56,8 @@ class StressMatcher:
         return answer
 
     def nearest(self, market_index: int) -> float:
-        """DTW distance per bar to the nearest usable episode; infinity if there is none."""
-        if market_index < HISTORY_MIN:
+        """DTW distance per bar to the nearest usable episode; infinity if there is none, or no such bar."""
+        if not HISTORY_MIN <= market_index < len(self._market):
             return float("inf")
         usable = [window for end, window in self._episodes if end <= market_index - WINDOW]
         if not usable:

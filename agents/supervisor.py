@@ -27,6 +27,8 @@ RESTARTS_MAX: Final = 5
 """Restarts of one agent within ``RESTART_WINDOW_S``; one more ends the run."""
 RESTART_WINDOW_S: Final = 60.0
 RESTART_DELAY_S: Final = 0.2
+DRAIN_TIMEOUT_S: Final = 15.0
+"""How long orders may take to end after the traders have finished."""
 SETTLE_TIMEOUT_S: Final = 15.0
 """How long the replicas may take after the last cycle to come to the same log."""
 SILENT_S_MAX: Final = 20.0
@@ -90,8 +92,9 @@ class Supervisor:
         try:
             await asyncio.gather(*(watched.child.start() for watched in self._watched))
             await self._until(self._all_up, START_TIMEOUT_S, "the agents did not come up")
-            await self._until(self._finished, None, "")
-            identical = await self._settle()
+            await self._until(self._traded, None, "")
+            await self._wait(self._drained, DRAIN_TIMEOUT_S)
+            identical = await self._wait(self._logs_identical, SETTLE_TIMEOUT_S)
             statuses = await self._final_statuses()
         finally:
             await asyncio.gather(*(watched.child.stop() for watched in self._watched))
@@ -170,10 +173,11 @@ class Supervisor:
     def _with_role(self, role: Role) -> list[dict[str, Any]]:
         return [watched.status for watched in self._watched if watched.agent.role is role]
 
-    def _finished(self) -> bool:
-        traders, executors = self._with_role(Role.TRADER), self._with_role(Role.EXECUTOR)
-        ended = all(status.get("state") == "finished" for status in traders)
-        return ended and all(status.get("orders_outstanding") == 0 for status in executors)
+    def _traded(self) -> bool:
+        return all(status.get("state") == "finished" for status in self._with_role(Role.TRADER))
+
+    def _drained(self) -> bool:
+        return all(status.get("orders_outstanding") == 0 for status in self._with_role(Role.EXECUTOR))
 
     def _logs_identical(self) -> bool:
         voters = [watched.status for watched in self._watched if watched.agent.votes]
@@ -181,11 +185,12 @@ class Supervisor:
         open_outcomes = [status.get("decision_log_open") for status in voters]
         return logs[0] is not None and all(log == logs[0] for log in logs) and not any(open_outcomes)
 
-    async def _settle(self) -> bool:
-        deadline = time.monotonic() + SETTLE_TIMEOUT_S
-        while not self._logs_identical() and time.monotonic() < deadline and not self._stop.is_set():
+    async def _wait(self, reached: Callable[[], bool], timeout_s: float) -> bool:
+        """Whether it came true in time; if not, the report will say what is wrong."""
+        deadline = time.monotonic() + timeout_s
+        while not reached() and time.monotonic() < deadline and not self._stop.is_set():
             await self._poll()
-        return self._logs_identical()
+        return reached()
 
     async def _final_statuses(self) -> dict[str, dict[str, Any]]:
         statuses = await asyncio.gather(*(watched.child.status(True, 10.0) for watched in self._watched))

@@ -43,9 +43,14 @@ class DecisionTally:
             "critical": committed.count(Path.SPINE),
             "denied": sum(denied.values()),
             "pending": codes[_PENDING],
-            "by_code": {DenyCode(code).name: count for code, count in sorted(denied.items())},
+            "by_code": {code_name(code): count for code, count in sorted(denied.items())},
         }
 
     def rows(self) -> list[tuple[int, int, int, int]]:
         """For the trader's own records: (trader, sequence, path, code) of what has been refused without a log entry."""
         return [(*key, *outcome) for key, outcome in self._outcomes.items() if outcome[1] not in (0, _PENDING)]
+
+
+def code_name(code: int) -> str:
+    """A deny code's stable name. A lying voter may deny with a number that has none."""
+    return DenyCode(code).name if code in DenyCode._value2member_map_ else f"CODE_{code}"

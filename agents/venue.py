@@ -46,6 +46,7 @@ class VenueProcess:
             jitter_ns=section.jitter_us * 1_000,
             seed=setup.config.file.seed,
         )
+        setup.open_profiler()
         self.setup = setup
         self.log = setup.log
         self.state = "starting"

@@ -11,6 +11,8 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
+import numpy as np
+
 from agents.clock import wall_ns
 from agents.order_view import OrderView
 from agents.portfolio_status import portfolio_status
@@ -25,6 +27,7 @@ from consensus.replica import REPLICA_MESSAGES
 from consensus.route import effective_price
 from consensus.runner import Callbacks, Runner
 from consensus.storage import Storage
+from dtw.warmup import warmup
 from profiling.clock import now_ns
 from profiling.span import frame_key, mark, span
 from profiling.stages import Operation
@@ -117,6 +120,9 @@ class Voter:
         self.worker = ThreadPoolExecutor(1, thread_name_prefix="dtw")
         self.storage = Storage(setup.data_dir, self.cluster_id, setup.agent.id)
         self.stored = self.storage.load()
+        setup.open_profiler()
+        warmed = warmup(dtypes=(np.float32,))  # what agents search in; the rest is compiled if it is ever used
+        self.log.info("kernels_ready", seconds=round(warmed.seconds, 3), compiled=warmed.compiled)
         parts: ReplicaParts = build_replica(setup.replica_settings(), self.stored)
         self.replica = parts.replica
         self.budget = parts.budget

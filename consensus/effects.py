@@ -9,6 +9,7 @@ import msgspec
 
 from consensus.certificate import Certificate
 from consensus.machine import Ready
+from protocol.codes import Path
 from protocol.messages import CommittedSlot, Frame, FrameVote, Outcome, SignedCommand, SliceGrant
 
 
@@ -38,24 +39,42 @@ class FrameRecord:
     command: SignedCommand
     frame: Frame
     opened_ns: int
-    """When this replica first saw it."""
+    """When this replica first saw it; after a restart, when it looked at its log again."""
+    submitted_ns: int
+    """When it was last asked for: by its author, or by the order itself."""
     verdict: Verdict | None = None
-    verdict_durable: bool = False
     votes_nowhere: bool = False
     """A vote at position (0, 0) is wanted: the frame is on the spine, or its author coordinates first."""
     position: tuple[int, int] | None = None
     """(term, index) of its entry in our lane."""
     position_durable: bool = False
-    cast: set[tuple[int, int]] = field(default_factory=set)
+    proposed_term: int = 0
+    """The term in which we, as leader, put it into the lane; it may not have come back as an entry yet."""
+    cast: dict[tuple[int, int], FrameVote] = field(default_factory=dict)
+    """Our votes by position, sent again as they are."""
     slot: CommittedSlot | None = None
     codes: tuple[int | None, ...] = ()
+    """Per intent: what is known of its outcome. An approval stays, whatever another position's votes say."""
     coordinated_codes: tuple[int | None, ...] = ()
     """Outcome of the votes at position (0, 0), once every intent has one."""
-    last_vote_ns: int = 0
+    decided: bool = False
+    """A valid OUTCOME of it is committed in the lane."""
+    asked_count: int = 0
+    """How often the peers were asked for their votes since we last voted."""
 
     @property
     def settled(self) -> bool:
         return bool(self.codes) and None not in self.codes
+
+    @property
+    def ordered(self) -> bool:
+        """It stands in our lane's log, or in a committed slot of the spine."""
+        return self.position is not None or self.slot is not None
+
+    @property
+    def closed(self) -> bool:
+        """Nothing more has to happen to it here."""
+        return self.decided if self.frame.path == Path.LANE else self.settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +83,7 @@ class FrameSettled:
 
     record: FrameRecord
     codes: tuple[int | None, ...]
+    """What the certificate's votes say. ``record.codes`` may know more, from another position."""
     certificate: Certificate
     """The votes; it proves the intents whose code is 0."""
 

@@ -57,7 +57,7 @@ def load_identity(folder: Path, roster: Roster, agent_id: str, *, now: datetime 
     _check_certificate(folder, roster, agent, certificates, now or datetime.now(UTC))
     tls_key = read_tls_key(folder / "tls.key")
     if tls_key.public_key() != certificates[0].public_key():
-        raise UsageError(f"{folder}/tls.key is not the key of {folder}/tls.crt: run 'swarm pki issue' again")
+        raise UsageError(f"{folder}/tls.key is not the key of {folder}/tls.crt: run 'swarm init --renew' again")
     signing_key = read_signing_key(folder / "agent.key")
     if signing_key.public_key().public_bytes_raw() != agent.public_key:
         raise UsageError(f"{folder}/agent.key is not the key that the roster has for '{agent_id}': use the issued one")
@@ -76,7 +76,7 @@ def _check_certificate(
     if now < leaf.not_valid_before_utc:
         raise UsageError(f"{path} is valid from {leaf.not_valid_before_utc:%Y-%m-%d %H:%M} UTC on: check the clock")
     if now > leaf.not_valid_after_utc:
-        raise UsageError(f"{path} expired at {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC: issue a new one")
+        raise UsageError(f"{path} expired at {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC: renew it with 'swarm init --renew'")
     last = certificates[-1]
     for authority in load_certificates(folder / "ca.crt"):
         try:
@@ -84,7 +84,7 @@ def _check_certificate(
         except (ValueError, TypeError, InvalidSignature):
             continue
         return
-    raise UsageError(f"{path} was not issued by {folder}/ca.crt: take both from one run of 'swarm pki issue'")
+    raise UsageError(f"{path} was not issued by {folder}/ca.crt: take both from one run of 'swarm init --renew'")
 
 
 class Verifier:

@@ -36,7 +36,7 @@ def read_text(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise UsageError(f"{path} is missing: write it with 'swarm pki issue'") from None
+        raise UsageError(f"{path} is missing: write it with 'swarm init --renew'") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}): give this user access to it") from None
 
@@ -45,7 +45,7 @@ def read_tls_key(path: Path) -> EllipticCurvePrivateKey:
     """The key of a TLS certificate. Raises ``UsageError``; refuses a file that group or world can open."""
     key = _read_key(path)
     if not isinstance(key, EllipticCurvePrivateKey):
-        raise UsageError(f"{path} holds no elliptic-curve key: issue it again with 'swarm pki issue'")
+        raise UsageError(f"{path} holds no elliptic-curve key: issue it again with 'swarm init --renew'")
     return key
 
 
@@ -53,7 +53,7 @@ def read_signing_key(path: Path) -> Ed25519PrivateKey:
     """An agent's Ed25519 key. Raises ``UsageError``; refuses a file that group or world can open."""
     key = _read_key(path)
     if not isinstance(key, Ed25519PrivateKey):
-        raise UsageError(f"{path} holds no Ed25519 key: issue it again with 'swarm pki issue'")
+        raise UsageError(f"{path} holds no Ed25519 key: issue it again with 'swarm init --renew'")
     return key
 
 
@@ -65,4 +65,4 @@ def _read_key(path: Path) -> PrivateKeyTypes:
     try:
         return load_pem_private_key(content, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise UsageError(f"{path} holds no plain PEM private key: issue it again with 'swarm pki issue'") from None
+        raise UsageError(f"{path} holds no plain PEM private key: issue it again with 'swarm init --renew'") from None

@@ -153,7 +153,7 @@ def load_certificates(path: Path) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(read_text(path))
     except ValueError:
-        raise UsageError(f"{path} holds no PEM certificate: issue it again with 'swarm pki issue'") from None
+        raise UsageError(f"{path} holds no PEM certificate: issue it again with 'swarm init --renew'") from None
 
 
 def spiffe_uri(cluster_name: str, role: Role, agent_id: str) -> str:

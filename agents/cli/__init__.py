@@ -49,9 +49,11 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:
+        _end(f"{error.filename or 'a file'}: {error.strerror or error}; check the path and its permissions", 1)
     sys.exit(result if isinstance(result, int) else 0)
 
 
-def _end(error: Exception, code: int) -> None:
+def _end(error: Exception | str, code: int) -> None:
     click.echo(f"error: {error}", err=True)
     sys.exit(code)

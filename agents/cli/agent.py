@@ -53,10 +53,7 @@ def _voter(role: Role, setup: Setup) -> Serving:
     from agents.risk.risk import RiskAgent
     from agents.trader.trader import Trader
     from agents.voter import Voter, VoterRole
-    from dtw.warmup import warmup
 
-    warmed = warmup()
-    setup.log.info("kernels_ready", seconds=round(warmed.seconds, 3), compiled=warmed.compiled)
     roles: dict[Role, type[VoterRole]] = {Role.TRADER: Trader, Role.RISK: RiskAgent, Role.EXECUTOR: Executor}
     return Voter(setup, roles[role]())
 

@@ -12,8 +12,15 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from agents.cli.console import show
 from agents.cli.options import config_option, json_option
-from agents.cluster_init import DEFAULT_BASE_PORT, init_cluster, renew_certificates
+from agents.cluster_init import (
+    DEFAULT_BASE_PORT,
+    certificates_hold,
+    check_new_cluster,
+    init_cluster,
+    renew_certificates,
+)
 from agents.config import load_config
 from agents.data import catalog
 from agents.status import ask_all, read_current
@@ -29,8 +36,24 @@ from protocol.codec import codec_for
 @click.option("--data", default="us-large-caps", show_default=True, help="Data set to trade on.")
 @click.option("--force", is_flag=True, help="Overwrite an existing cluster.")
 @click.option("--renew", is_flag=True, help="Keep an existing cluster and issue new certificates for it.")
+@click.option(
+    "--ensure",
+    "ensure_hours",
+    type=click.FloatRange(min=0),
+    default=None,
+    metavar="HOURS",
+    help="Make the cluster only if there is none; renew only certificates that do not hold for so long.",
+)
 def init(
-    directory: Path, name: str, base_port: int, hosts: str, valid_hours: float, data: str, force: bool, renew: bool
+    directory: Path,
+    name: str,
+    base_port: int,
+    hosts: str,
+    valid_hours: float,
+    data: str,
+    force: bool,
+    renew: bool,
+    ensure_hours: float | None,
 ) -> None:
     """Write cluster.toml, keys and certificates for four voters and a venue.
 
@@ -38,10 +61,18 @@ def init(
     Example: swarm init --dir cluster --base-port 7401
     """
     path = directory / "cluster.toml"
-    if renew and path.exists():
+    if ensure_hours is not None and path.exists():
+        if certificates_hold(load_config(path), ensure_hours):
+            click.echo(f"{path}: all certificates hold for more than {ensure_hours:g} hours; nothing was changed")
+            return
+        renew = True
+    if renew:
         renew_certificates(load_config(path), valid_hours)
         click.echo(f"{path}: certificates renewed for {valid_hours:g} hours")
         return
+    check_new_cluster(
+        directory, name=name, base_port=base_port, hosts=hosts, valid_hours=valid_hours, data=data, force=force
+    )
     path = init_cluster(
         directory,
         name=name,
@@ -50,7 +81,7 @@ def init(
         valid_hours=valid_hours,
         data=data,
         force=force,
-        symbols=catalog.symbols(data),
+        symbols=catalog.symbols(data),  # may have to fetch the table, so only when all else is right
     )
     click.echo(f"{path} written; start it with `swarm up --config {path}`")
 
@@ -74,7 +105,7 @@ def config_command(config: Path, as_json: bool) -> None:
     table.add_column("value")
     for key, value in _flat("", fields):
         table.add_row(key, str(value))
-    Console().print(table)
+    show(table)
 
 
 def _flat(prefix: str, value: Any) -> list[tuple[str, Any]]:
@@ -104,7 +135,7 @@ def status(config: Path, as_json: bool, detail: bool, timeout_s: float, run_id: 
     if as_json:
         click.echo(json.dumps({"run_id": run, "agents": answers}))
     else:
-        Console().print(_status_table(answers))
+        show(_status_table(answers))
     return 1 if any(answer["state"] == "unreachable" for answer in answers.values()) else 0
 
 

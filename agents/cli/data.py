@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from agents.cli.console import show
 from agents.cli.options import json_option
 from agents.data import catalog
 from agents.data.dataset import load_csv
@@ -26,7 +27,11 @@ def data() -> None:
 @data.command("list")
 @json_option
 def list_sources(as_json: bool) -> None:
-    """Known data sets, where they come from and under which licence."""
+    """Known data sets, where they come from and under which licence.
+
+    \b
+    Example: swarm data list
+    """
     rows = [
         {"name": s.name, "package": f"{s.package}=={s.version}", "license": s.license, "description": s.description}
         for s in catalog.SOURCES.values()
@@ -41,14 +46,18 @@ def list_sources(as_json: bool) -> None:
         table.add_column(column)
     for row in rows:
         table.add_row(*row.values())
-    Console().print(table)
+    show(table)
 
 
 @data.command("fetch")
 @click.argument("name", default="us-large-caps")
 @click.option("--dir", "directory", type=click.Path(path_type=Path), default=None, help="Instead of the user's cache.")
 def fetch(name: str, directory: Path | None) -> None:
-    """Fetch a data set unless it is there; its hash is checked."""
+    """Fetch a data set unless it is there; its hash is checked.
+
+    \b
+    Example: swarm data fetch us-large-caps
+    """
     console = Console(stderr=True)
     with console.status(f"fetching {name}"):
         path = catalog.fetch(name, directory or catalog.data_directory())
@@ -59,7 +68,11 @@ def fetch(name: str, directory: Path | None) -> None:
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False))
 @json_option
 def check(path: Path, as_json: bool) -> None:
-    """Check a CSV file of your own: Date, then one close per symbol."""
+    """Check a CSV file of your own: Date, then one close per symbol.
+
+    \b
+    Example: swarm data check prices.csv
+    """
     found = load_csv(path, path.name)
     first, last = found.dates[0].isoformat(), found.dates[-1].isoformat()
     facts = {"name": found.name, "bars": found.bars, "symbols": len(found.symbols), "first": first, "last": last}

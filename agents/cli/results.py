@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 
 import click
-from rich.console import Console
 
+from agents.cli.console import show
 from agents.cli.options import json_option
 from agents.run_report import read_report
 from profiling.compare import compare_reports
 from profiling.render import comparison_view, report_view
 from profiling.report import read_samples
+from profiling.svg import stage_bar_svg
 from protocol.errors import RunFailure
 
 runs_option = click.option(
@@ -28,18 +29,23 @@ runs_option = click.option(
 @click.command("report")
 @click.argument("run", default="latest")
 @runs_option
+@click.option(
+    "--svg", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Also draw the stages into this file."
+)
 @json_option
-def report(run: str, runs_dir: Path, as_json: bool) -> None:
+def report(run: str, runs_dir: Path, svg: Path | None, as_json: bool) -> None:
     """Print a run's report: stages, decisions, orders, profit and loss.
 
     \b
     Example: swarm report latest --json
     """
     _, found = read_report(runs_dir, run)
+    if svg is not None:
+        svg.write_text(stage_bar_svg(found["stages"], f"Where a cycle's time goes, mode {found['run']['mode']}"))
     if as_json:
         click.echo(json.dumps(found))
     else:
-        Console().print(report_view(found))
+        show(report_view(found))
 
 
 @click.command("compare")
@@ -66,7 +72,7 @@ def compare(run_a: str, run_b: str, runs_dir: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(comparison))
     else:
-        Console().print(comparison_view(comparison))
+        show(comparison_view(comparison))
 
 
 COMMANDS = (report, compare)

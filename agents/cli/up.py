@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agents import logs
+from agents.cli.console import show
 from agents.cli.options import (
     as_arguments,
     config_option,
@@ -66,12 +68,12 @@ def up(
     Example: swarm up --cycles 200 --mode baseline
     """
     logs.configure(as_json=log_json, level="error" if quiet else log_level)
+    wanted = run_options(mode, switches, cycles=cycles, data=data)
     loaded = _cluster(config)
-    run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{mode}"
-    run_dir = _run_dir(runs_dir, run_id)
-    options = run_options(mode, switches, run_id=run_dir.name, run_dir=run_dir, cycles=cycles, data=data)
     dataset = load_data(loaded, data)
     start_index(loaded, dataset, cycles)
+    run_dir = _run_dir(runs_dir, f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{mode}")
+    options = replace(wanted, run_id=run_dir.name, run_dir=run_dir)
     ensure_warm(catalog.data_directory().parent)
     console = Console(stderr=True)
     current = write_current(loaded, CurrentRun(options.run_id, options.switches.codec, str(run_dir)))
@@ -84,7 +86,7 @@ def up(
     if as_json:
         click.echo(json.dumps(report))
     else:
-        Console().print(report_view(report))
+        show(report_view(report))
         click.echo(f"report: {path}")
     found = problems(report)
     for problem in found:

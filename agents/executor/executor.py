@@ -17,8 +17,9 @@ from typing import Any, Final, TypeVar, cast
 from agents.clock import wall_ns
 from agents.executor.slicing import CurveMatcher, Leg
 from agents.voter import Voter, VoterRole
-from consensus.effects import FrameSettled
+from consensus.effects import FrameRecord, FrameSettled
 from consensus.pbft.certificate import verify_certificate as verify_slot_certificate
+from consensus.route import effective_price
 from orders.gate import Gate, Release, Spent
 from orders.journal import Journal
 from orders.lifecycle import AbsentAtVenue, Alarm, Applied, QueryNeeded
@@ -33,6 +34,7 @@ from protocol.codes import DenyCode
 from protocol.errors import Unavailable
 from protocol.messages import (
     CommittedSlot,
+    Denial,
     ExecutionReport,
     Frame,
     Intent,
@@ -53,15 +55,18 @@ ANSWER_TIMEOUT_NS: Final = 2_000_000_000
 WATCH_INTERVAL_S: Final = 0.25
 EVENTS_PER_READ: Final = 256
 RECONCILE_TIMEOUT_S: Final = 10.0
+CURVES_KEPT_MAX: Final = 64
+"""Frames whose curves were matched before their outcome was known."""
 
 
 @dataclass(slots=True)
 class _FrameOrders:
-    """Released orders of one frame on their way out."""
+    """What the gate let through of one frame, on its way out."""
 
     frame: Frame
-    key: int
+    digest: bytes
     settled_ns: int
+    releases: list[Release] = field(default_factory=list)
     orders: list[PlannedOrder] = field(default_factory=list)
 
 
@@ -92,6 +97,7 @@ class Executor(VoterRole):
         )
         self._curves = CurveMatcher(voter.data)
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._curves_of: dict[bytes, asyncio.Future[dict[int, tuple[Leg, ...]]]] = {}
         self._outbox: deque[_FrameOrders | MarketAdvance] = deque()
         """What is to leave for the venue, in this order: a day must not end before its orders have left."""
         self._deferred: list[FrameSettled] = []
@@ -145,7 +151,7 @@ class Executor(VoterRole):
         """Ask the gate about every approved intent that has not been dealt with, in any life of this executor."""
         record = settled.record
         frame = record.frame
-        batch = _FrameOrders(frame, frame_key(record.digest), now_ns())
+        batch = _FrameOrders(frame, record.digest, now_ns())
         lapsed: list[tuple[Intent, DenyCode]] = []
         for position, code in enumerate(settled.codes):
             intent = frame.intents[position]
@@ -158,7 +164,7 @@ class Executor(VoterRole):
                 )
             if isinstance(answer, Release):
                 self._considered.add(key)
-                batch.orders += self._plan(answer, record.digest)
+                batch.releases.append(answer)
             elif answer.code == DenyCode.SLICE_UNKNOWN and wall_ns() < frame.expires_at_ns:
                 self._deferred.append(settled)  # the spine is a moment behind the lane here
                 break
@@ -166,21 +172,43 @@ class Executor(VoterRole):
                 self._considered.add(key)
                 lapsed.append((intent, answer.code))
                 self.voter.log.warning("gate_refused", intent=intent.sequence, code=answer.code.name, why=answer.reason)
-        if batch.orders:
+        if batch.releases:
             self._outbox.append(batch)
             self._work.set()
         for intent, code in lapsed:
             self.voter.spawn(self._lapse([self._unsent(frame, intent, record.digest)], code), "lapse")
 
-    def _plan(self, release: Release, digest: bytes) -> list[PlannedOrder]:
-        """The legs of one released intent. The slice's debit rides on the first, so that a restart finds it once."""
-        frame, intent = release.frame, release.intent
-        with span(Operation.CURVE_MATCH, frame.cycle):
-            legs = self._curves.legs(intent, release.limit_price, frame.market_index)
-        return [
-            self._planned(frame, intent, leg, index, digest, release.spent.notional if index == 0 else 0)
-            for index, leg in enumerate(legs)
-        ]
+    def inspect(self, record: FrameRecord) -> tuple[Denial, ...]:
+        """No denials of its own; the curves are matched while the others still judge, so that they cost no time."""
+        self._match_curves(record.digest, record.frame)
+        return ()
+
+    def _match_curves(self, digest: bytes, frame: Frame) -> asyncio.Future[dict[int, tuple[Leg, ...]]]:
+        """In the worker thread, once per frame: the legs of every intent by its sequence."""
+        future = self._curves_of.get(digest)
+        if future is None:
+            future = asyncio.get_running_loop().run_in_executor(self.voter.worker, self._legs_of, frame)
+            self._curves_of[digest] = future
+            while len(self._curves_of) > CURVES_KEPT_MAX:
+                del self._curves_of[next(iter(self._curves_of))]
+        return future
+
+    def _legs_of(self, frame: Frame) -> dict[int, tuple[Leg, ...]]:
+        limits = [effective_price(intent, self.voter.policy.collar_bps) for intent in frame.intents]
+        with span(Operation.CURVE_MATCH, frame.cycle, len(limits)):
+            return {
+                intent.sequence: self._curves.legs(intent, limit, frame.market_index)
+                for intent, limit in zip(frame.intents, limits, strict=True)
+            }
+
+    async def _plan(self, batch: _FrameOrders) -> None:
+        """The legs of released intents. An intent's debit rides on its first leg, so that a restart finds it once."""
+        legs_of = await self._match_curves(batch.digest, batch.frame)
+        for release in batch.releases:
+            for index, leg in enumerate(legs_of[release.intent.sequence]):
+                notional = release.spent.notional if index == 0 else 0
+                batch.orders.append(self._planned(batch.frame, release.intent, leg, index, batch.digest, notional))
+        self._curves_of.pop(batch.digest, None)
 
     def _unsent(self, frame: Frame, intent: Intent, digest: bytes) -> PlannedOrder:
         """The order that an intent would have become, for the record of its end."""
@@ -227,6 +255,8 @@ class Executor(VoterRole):
                 batches = [following]
                 while self._outbox and isinstance(self._outbox[0], _FrameOrders):
                     batches.append(cast(_FrameOrders, self._outbox.popleft()))
+                for batch in batches:
+                    await self._plan(batch)
                 await (self._release_in_turn(batches) if sequential else self._release_together(batches))
 
     async def _release_together(self, batches: list[_FrameOrders]) -> None:
@@ -234,14 +264,14 @@ class Executor(VoterRole):
         if orders:
             await self._release(orders, batches[-1].frame.cycle)
         for batch in batches:
-            mark(Operation.RELEASED, batch.settled_ns, batch.frame.cycle, batch.key)
+            mark(Operation.RELEASED, batch.settled_ns, batch.frame.cycle, frame_key(batch.digest))
 
     async def _release_in_turn(self, batches: list[_FrameOrders]) -> None:
         for batch in batches:
             for order in batch.orders:
                 await self._release([order], batch.frame.cycle)
                 await self._confirmation_of(order)
-            mark(Operation.RELEASED, batch.settled_ns, batch.frame.cycle, batch.key)
+            mark(Operation.RELEASED, batch.settled_ns, batch.frame.cycle, frame_key(batch.digest))
 
     async def _release(self, orders: Sequence[PlannedOrder], cycle: int) -> None:
         for order in orders:

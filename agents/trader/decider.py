@@ -12,6 +12,7 @@ from typing import Final
 
 from agents.clock import EXPIRY_GRACE_NS, wall_ns
 from agents.config import ConsensusSection
+from agents.trader.slices import EPOCH, SLICE_ID
 from agents.voter import Voter
 from consensus.effects import FrameRecord, FrameSettled
 from profiling.clock import now_ns
@@ -23,10 +24,20 @@ from protocol.messages import Claim, Frame, Intent, SignedCommand, Submit
 from protocol.signing import command_digest
 
 MS: Final = 1_000_000
-SLICE_ID: Final = 1
-EPOCH: Final = 1
 FRAMES_PER_CYCLE: Final = 8
 """A cycle makes a lane frame, a spine frame and at most two escalations; ids leave room for eight."""
+
+
+ESCALATING: Final = frozenset(
+    {
+        DenyCode.ROUTE_CRITICAL,
+        DenyCode.LANE_UNAVAILABLE,
+        DenyCode.QUORUM_MISSING,
+        DenyCode.SLICE_UNKNOWN,  # a refill overtook the frame
+        DenyCode.SLICE_EXHAUSTED,
+    }
+)
+"""Refusals of the lane that are no judgement on the intent: the spine may still take it, with its own escrow."""
 
 
 @dataclass(slots=True)
@@ -63,7 +74,7 @@ class Decider:
     ) -> dict[int, DenyCode]:
         """Decide intents together. Those that the lane does not settle in time, or calls critical, take the spine."""
         codes = await self._decide_once(intents, claims, path, cycle, market_index)
-        again = [intent for intent in intents if path == Path.LANE and _takes_spine(codes[intent.sequence])]
+        again = [intent for intent in intents if path == Path.LANE and codes[intent.sequence] in ESCALATING]
         if again and self._voter.setup.switches.consensus != "raft":
             self.escalated += len(again)
             self._voter.log.info("escalated", cycle=cycle, intents=len(again))
@@ -171,7 +182,7 @@ class Decider:
         known = codes or (None,) * len(intents)
         missing = self._why_open(under_way) if None in known else DenyCode.APPROVED
         return {
-            intent.sequence: DenyCode(code) if code is not None else missing
+            intent.sequence: named(code) if code is not None else missing
             for intent, code in zip(intents, known, strict=True)
         }
 
@@ -184,5 +195,9 @@ class Decider:
         return DenyCode.QUORUM_MISSING if ordered else DenyCode.LANE_UNAVAILABLE
 
 
-def _takes_spine(code: DenyCode) -> bool:
-    return code in (DenyCode.ROUTE_CRITICAL, DenyCode.LANE_UNAVAILABLE, DenyCode.QUORUM_MISSING)
+def named(code: int) -> DenyCode:
+    """A voter may deny with a number that has no name; then what counts is that it is no approval."""
+    try:
+        return DenyCode(code)
+    except ValueError:
+        return DenyCode.QUORUM_MISSING

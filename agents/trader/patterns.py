@@ -92,9 +92,13 @@ class PatternSearch:
             return "unknown symbol"
         if claim.query_end != market_index or claim.window != section.window:
             return "another window than the present one"
+        if not section.window - 1 <= market_index < self._data.bars:
+            return "no such bar"
         (found,) = self.neighbours(market_index, [claim.symbol])
         if claim.starts != tuple(int(start) for start in found.starts):
             return "other windows are nearest"
+        if len(claim.distances) != len(found.distances):
+            return "distances differ"
         if not np.allclose(claim.distances, found.distances, rtol=DISTANCE_TOLERANCE, atol=DISTANCE_TOLERANCE):
             return "distances differ"
         forecast = self.forecast(claim.symbol, market_index, found).forecast

@@ -11,9 +11,10 @@ from typing import Any, Final
 
 import msgspec
 
-from agents.trader.decider import EPOCH, SLICE_ID, Decider
+from agents.trader.decider import Decider
 from agents.trader.feed import Bar, ReplayFeed, validate
 from agents.trader.patterns import Analogues, PatternSearch
+from agents.trader.slices import SLICE_ID, SliceKeeper
 from agents.trader.strategy import (
     RiskPicture,
     Wish,
@@ -32,16 +33,14 @@ from profiling.clock import now_ns
 from profiling.span import mark, span
 from profiling.stages import Operation
 from protocol.batch import Channel
-from protocol.codes import CommandKind, DenyCode, Path, Side, TimeInForce
+from protocol.codes import DenyCode, Path, Side, TimeInForce
 from protocol.errors import RunFailure
-from protocol.messages import PRICE_SCALE, Claim, Intent, MarketAdvance, OrderEvent, SignedCommand, SliceGrant, Submit
+from protocol.messages import PRICE_SCALE, Claim, Intent, MarketAdvance, OrderEvent, SliceGrant
 from protocol.roster import Role
-from protocol.signing import command_digest
 
 INTENTS_PER_CYCLE: Final = 64
 PROGRESS_KEY: Final = "trader/progress"
 READY_TIMEOUT_S: Final = 30.0
-GRANT_TIMEOUT_S: Final = 20.0
 CONFIRM_TIMEOUT_S: Final = 15.0
 DRAIN_TIMEOUT_S: Final = 20.0
 UNCONFIRMED_MAX: Final = 256
@@ -63,12 +62,12 @@ class Trader(VoterRole):
     def attach(self, voter: Voter) -> None:
         super().attach(voter)
         file = voter.setup.config.file
-        self._consensus = file.consensus
         self._strategy = file.strategy
         self._pattern = file.pattern
         self._search = PatternSearch(voter.data, file.pattern, voter.setup.switches.dtw)
         self._feed = ReplayFeed(voter.data, voter.setup.start_index)
         self._decider = Decider(voter)
+        self._slices = SliceKeeper(voter)
         self._changed = asyncio.Event()
         self._bar: Bar | None = None
         self._blocking = voter.setup.switches.confirm == "blocking"
@@ -90,7 +89,7 @@ class Trader(VoterRole):
 
     async def _trade(self) -> None:
         await self._ready()
-        await self._grant_if_needed()
+        await self._slices.open()
         self.voter.state = "trading"
         limit = self.voter.setup.options.cycles
         cycle = self.progress.cycle + 1
@@ -136,7 +135,7 @@ class Trader(VoterRole):
             await noted
             await self._decide(wishes, analogues, bar, cycle)
             await self._confirm(cycle)
-        await self._grant_if_needed()
+        await self._slices.refill_if_needed()
         return True
 
     async def _note(self, cycle: int) -> None:
@@ -270,52 +269,10 @@ class Trader(VoterRole):
         for executor in self.voter.setup.config.with_role(Role.EXECUTOR):
             self.voter.endpoint.send(executor.index, MarketAdvance(market_index), channel=Channel.ORDERS)
 
-    # --- the slice ---------------------------------------------------------------------------------------------------
-
-    async def _grant_if_needed(self) -> None:
-        """The opening grant, and the next version once enough of this one is used. Only the spine can give it."""
-        voter, limits = self.voter, self._consensus
-        current = voter.budget.current(SLICE_ID)
-        if current is not None and voter.budget.used(SLICE_ID) < limits.slice_refill_share * current.notional_limit:
-            return
-        version = 1 if current is None else current.version + 1
-        executor = voter.setup.config.with_role(Role.EXECUTOR)[0]
-        grant = SliceGrant(
-            cluster_id=voter.cluster_id,
-            slice_id=SLICE_ID,
-            version=version,
-            epoch=EPOCH,
-            trader=voter.own,
-            gate=executor.index,
-            notional_limit=limits.slice_notional_units,
-            symbol_notional_limit=limits.slice_symbol_notional_units,
-        )
-        if not await self._granted(self._signed(grant), version):
-            if current is None:
-                raise RunFailure(
-                    f"the spine granted no opening slice within {GRANT_TIMEOUT_S:.0f} s: primary "
-                    f"{voter.status(False)['spine_primary']} may be down; see `swarm status`"
-                )
-            voter.log.warning("refill_refused", reason=DenyCode.SPINE_UNAVAILABLE.name, version=version)
-
-    def _signed(self, grant: SliceGrant) -> SignedCommand:
-        voter = self.voter
-        body = voter.setup.codec.encode_body(grant)
-        digest = command_digest(voter.cluster_id, SignedCommand(CommandKind.SLICE_GRANT, voter.own, body, b""))
-        return SignedCommand(CommandKind.SLICE_GRANT, voter.own, body, voter.setup.identity.sign(digest))
-
-    async def _granted(self, command: SignedCommand, version: int) -> bool:
-        deadline = asyncio.get_running_loop().time() + GRANT_TIMEOUT_S
-        while asyncio.get_running_loop().time() < deadline:
-            self.voter.submit(Submit(Path.SPINE, True, command), 0)
-            for _ in range(50):
-                current = self.voter.budget.current(SLICE_ID)
-                if current is not None and current.version >= version:
-                    return True
-                await asyncio.sleep(0.005)
-        return False
-
     # --- hooks -------------------------------------------------------------------------------------------------------
+
+    def granted(self, grant: SliceGrant) -> None:
+        self._slices.granted()
 
     def settled(self, settled: FrameSettled) -> None:
         self._decider.settled(settled)

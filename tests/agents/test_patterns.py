@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agents.config import PatternSection
+from agents.executor.slicing import SPLIT_QUANTITY_MIN, CurveMatcher, Leg
+from agents.trader.patterns import FORECAST_SCALE, Analogues, PatternSearch
+from dtw.library import WindowLibrary
+from protocol.messages import Claim
+from tests.oracles.agent_examples import shuffled_after, synthetic, with_log_closes
+from tests.oracles.signed_frames import make_intent
+
+SECTION = PatternSection(window=16, band=2, neighbours=4, horizon=3, exclusion=3)
+DATA = synthetic(bars=500)
+SEARCH = PatternSearch(DATA, SECTION, "lanes")
+AT = 300
+SYMBOLS = (0, 1, 2)
+
+
+def analogues(search: PatternSearch, market_index: int = AT) -> list[Analogues]:
+    found = search.neighbours(market_index, SYMBOLS)
+    return [search.forecast(symbol, market_index, each) for symbol, each in zip(SYMBOLS, found, strict=True)]
+
+
+def same(left: Analogues, right: Analogues) -> bool:
+    return (
+        np.array_equal(left.starts, right.starts)
+        and np.array_equal(left.distances, right.distances)
+        and (left.forecast, left.agreement) == (right.forecast, right.agreement)
+    )
+
+
+def claim() -> Claim:
+    return analogues(SEARCH)[0].claim(SECTION.window)
+
+
+@settings(max_examples=15, deadline=None)
+@given(market_index=st.integers(60, 498), seed=st.integers(0, 2**32 - 1))
+def test_the_search_sees_nothing_after_its_bar(market_index: int, seed: int) -> None:
+    other = PatternSearch(shuffled_after(DATA, market_index, seed), SECTION, "lanes")
+    for left, right in zip(analogues(SEARCH, market_index), analogues(other, market_index), strict=True):
+        assert same(left, right)
+
+
+@pytest.mark.parametrize("market_index", [60, 200, 499])
+def test_analogues_end_with_their_future_before_the_present_begins(market_index: int) -> None:
+    for found in analogues(SEARCH, market_index):
+        assert len(found.starts)
+        ends = found.starts + SECTION.window - 1 + SECTION.horizon
+        assert (ends < market_index - SECTION.window + 1).all()
+        assert (np.diff(np.sort(found.starts)) >= SECTION.exclusion).all()
+        assert (np.diff(found.distances) >= 0).all()
+
+
+def test_the_plain_loop_comes_to_the_same_analogues() -> None:
+    plain = PatternSearch(DATA, SECTION, "scalar")
+    for left, right in zip(analogues(SEARCH), analogues(plain), strict=True):
+        assert same(left, right)
+
+
+def test_the_forecast_is_the_weighted_mean_of_what_followed() -> None:
+    found = analogues(SEARCH)[1]
+    ends = found.starts + SECTION.window - 1
+    forward = DATA.log_closes[ends + SECTION.horizon, 1] - DATA.log_closes[ends, 1]
+    assert found.forecast == pytest.approx(np.average(forward, weights=1 / (1 + found.distances)))
+    assert found.agreement == np.mean(np.sign(forward) == np.sign(found.forecast))
+
+
+def test_without_history_there_is_no_forecast() -> None:
+    (found,) = SEARCH.neighbours(SECTION.window, [0])
+    nothing = SEARCH.forecast(0, SECTION.window, found)
+    assert (len(nothing.starts), nothing.forecast, nothing.agreement) == (0, 0.0, 0.0)
+
+
+def test_an_honest_claim_stands_at_every_bar_and_symbol() -> None:
+    for market_index in (SECTION.window - 1, 80, 499):
+        for found in analogues(SEARCH, market_index):
+            assert SEARCH.refute(found.claim(SECTION.window), market_index) is None
+
+
+def test_a_verifier_on_its_own_copy_of_the_past_agrees() -> None:
+    verifier = PatternSearch(shuffled_after(DATA, AT, seed=9), SECTION, "scalar")
+    assert verifier.refute(claim(), AT) is None
+
+
+def nearest_other(honest: Claim) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """True distances of four other past windows: a lie only about which are nearest."""
+    library = WindowLibrary(DATA.log_closes[:, 0], SECTION.window)
+    starts = tuple(start + 1 for start in honest.starts)
+    query = DATA.log_closes[AT - SECTION.window + 1 : AT + 1, 0]
+    return starts, tuple(library.distances_at(query, starts, SECTION.band).tolist())
+
+
+def test_hiding_a_nearer_window_is_caught() -> None:
+    starts, distances = nearest_other(claim())
+    assert SEARCH.refute(msgspec.structs.replace(claim(), starts=starts, distances=distances), AT) is not None
+
+
+HONEST = claim()
+LIES = {
+    "unknown symbol": {"symbol": len(SYMBOLS)},
+    "another symbol": {"symbol": 1},
+    "another bar": {"query_end": AT - 1},
+    "another window": {"window": SECTION.window + 1},
+    "starts in another order": {"starts": HONEST.starts[::-1]},
+    "a start too few": {"starts": HONEST.starts[:-1], "distances": HONEST.distances[:-1]},
+    "a start too many": {"starts": (*HONEST.starts, 0), "distances": (*HONEST.distances, 99.0)},
+    "no starts": {"starts": (), "distances": ()},
+    "a start of the future": {"starts": (AT + 1, *HONEST.starts[1:])},
+    "a huge start": {"starts": (2**32 - 1, *HONEST.starts[1:])},
+    "a distance off by a thousandth": {"distances": (HONEST.distances[0] * 1.001, *HONEST.distances[1:])},
+    "a distance that is no number": {"distances": (float("nan"), *HONEST.distances[1:])},
+    "a distance too few": {"distances": HONEST.distances[:-1]},
+    "one distance for all": {"distances": HONEST.distances[:1]},
+    "no distances": {"distances": ()},
+    "a rosier forecast": {"forecast_bps": HONEST.forecast_bps + 2},
+    "the opposite forecast": {"forecast_bps": -HONEST.forecast_bps},
+    "a huge forecast": {"forecast_bps": 2**63 - 1},
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_every_lie_is_refuted_with_a_reason(lie: str) -> None:
+    reason = SEARCH.refute(msgspec.structs.replace(HONEST, **LIES[lie]), AT)
+    assert reason
+    assert "\n" not in reason
+
+
+@pytest.mark.parametrize("market_index", [0, SECTION.window - 2, 500, 2**32 - 1])
+def test_a_bar_that_the_verifier_does_not_have_is_refuted(market_index: int) -> None:
+    assert SEARCH.refute(msgspec.structs.replace(HONEST, query_end=market_index), market_index) == "no such bar"
+
+
+def test_a_claim_counts_hundredths_of_a_basis_point() -> None:
+    assert claim().forecast_bps == round(analogues(SEARCH)[0].forecast * FORECAST_SCALE)
+
+
+# --- the executor's slicing ------------------------------------------------------------------------------------------
+
+
+def storm_after_calm() -> CurveMatcher:
+    """Activity repeats itself, and each repetition was followed by a storm: the present is about to turn wild."""
+    rng = np.random.default_rng(4)
+    curve = np.abs(rng.normal(0.01, 0.004, 32)) + 0.001
+    steps = np.concatenate([np.concatenate([curve, np.full(8, 0.08)])] * 8 + [curve])
+    signs = np.where(np.arange(len(steps)) % 2, 1.0, -1.0)
+    log_closes = np.log(100) + np.concatenate([[0.0], np.cumsum(steps * signs)])
+    return CurveMatcher(with_log_closes(DATA, np.repeat(log_closes[:, None], 3, axis=1)))
+
+
+STORM_AT = 8 * 40 + 32
+
+
+def test_half_of_the_order_waits_when_the_past_says_storm() -> None:
+    intent = make_intent(quantity=101, reference_price=1_000_000, limit_price=1_020_000)
+    legs = storm_after_calm().legs(intent, 1_020_000, STORM_AT)
+    assert legs == (Leg(51, 1_020_000), Leg(50, 1_000_000))
+
+
+def test_small_orders_are_left_whole() -> None:
+    intent = make_intent(quantity=SPLIT_QUANTITY_MIN - 1)
+    assert storm_after_calm().legs(intent, 1_020_000, STORM_AT) == (Leg(intent.quantity, 1_020_000),)
+
+
+@settings(max_examples=25, deadline=None)
+@given(quantity=st.integers(1, 10**9), market_index=st.integers(0, 499), symbol=st.integers(0, 2))
+def test_legs_add_up_to_the_intent(quantity: int, market_index: int, symbol: int) -> None:
+    legs = MATCHER.legs(make_intent(quantity=quantity, symbol=symbol), 1_000_000, market_index)
+    assert sum(leg.quantity for leg in legs) == quantity
+    assert all(leg.quantity > 0 for leg in legs)
+    assert 1 <= len(legs) <= 2
+
+
+def test_slicing_sees_nothing_after_its_bar() -> None:
+    splits = 0
+    for market_index in range(160, 480, 40):
+        other = CurveMatcher(shuffled_after(DATA, market_index, seed=market_index))
+        for symbol in SYMBOLS:
+            intent = make_intent(quantity=100, symbol=symbol)
+            legs = MATCHER.legs(intent, 1_000_000, market_index)
+            assert legs == other.legs(intent, 1_000_000, market_index)
+            splits += len(legs) == 2
+    assert splits < 24, "a split is the exception"
+
+
+MATCHER = CurveMatcher(DATA)

@@ -1,0 +1,74 @@
+"""Agents die in mid-run. The run still finishes, and nothing is lost or doubled."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.oracles.swarm_process import SwarmDirectory, assert_nothing_lost, finish
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
+
+
+@pytest.fixture(scope="module")
+def swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SwarmDirectory]:
+    directory = SwarmDirectory(tmp_path_factory.mktemp("faults"))
+    yield directory
+    directory.kill_all()
+
+
+def run_and_kill(swarm: SwarmDirectory, victim: str | None, cycles: int = 120) -> tuple[str, dict[str, Any]]:
+    """Kill ``victim``, or the lane's leader, once the trader is at work; returns who it was and the report."""
+    process = swarm.up("--cycles", str(cycles))
+    agents = swarm.await_cycle(3, process)
+    chosen = victim or agents["trader-1"]["leader"]
+    os.kill(agents[chosen]["pid"], signal.SIGKILL)
+    report = finish(process)
+    restarts = {agent["id"]: agent["restarts"] for agent in report["run"]["agents"]}
+    assert restarts[chosen] == 1, restarts
+    assert report["run"]["cycles"] == cycles
+    return chosen, report
+
+
+def test_killing_the_lane_leader(swarm: SwarmDirectory) -> None:
+    _, report = run_and_kill(swarm, None)
+    assert_nothing_lost(report)
+    assert report["decisions"]["routine"] > 0
+
+
+@pytest.mark.parametrize("victim", ["risk-2", "executor-1", "trader-1"])
+def test_killing_an_agent(swarm: SwarmDirectory, victim: str) -> None:
+    _, report = run_and_kill(swarm, victim)
+    assert_nothing_lost(report)
+
+
+def test_without_its_primary_the_spine_refuses_in_bounded_time(swarm: SwarmDirectory) -> None:
+    """The primary is frozen, not dead: critical decisions are refused with the reason, routine ones go on."""
+    process = swarm.up("--cycles", "150")
+    agents = swarm.await_cycle(3, process)
+    primary = agents["trader-1"]["spine_primary"]
+    os.kill(agents[primary]["pid"], signal.SIGSTOP)
+    try:
+        time.sleep(6)
+    finally:
+        os.kill(agents[primary]["pid"], signal.SIGCONT)
+    report = finish(process)
+    assert_nothing_lost(report)
+    assert report["decisions"]["by_code"].get("SPINE_UNAVAILABLE", 0) > 0
+    assert report["decisions"]["routine"] > 0
+
+
+def test_a_dead_venue_ends_the_run_with_its_reason(swarm: SwarmDirectory) -> None:
+    process = swarm.up("--cycles", "300")
+    agents = swarm.await_cycle(2, process)
+    os.kill(agents["venue"]["pid"], signal.SIGKILL)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "venue was ended by signal SIGKILL" in errors
+    assert "Traceback" not in errors
+    assert swarm.processes() == []
