@@ -9,6 +9,9 @@ from protocol.codes import DenyCode, Path
 
 _PENDING: Final = -1
 
+REFUSED_BY_TIME: Final = frozenset({DenyCode.QUORUM_MISSING, DenyCode.LANE_UNAVAILABLE, DenyCode.SPINE_UNAVAILABLE})
+"""What the trader says when a frame has expired undecided. The gate releases nothing of it any more."""
+
 
 class DecisionTally:
     """One trader's decisions, or with several traders' keys everybody's. Pure."""
@@ -21,10 +24,20 @@ class DecisionTally:
         self._outcomes.setdefault((trader, sequence), (path, _PENDING))
 
     def settle(self, trader: int, sequence: int, path: int, code: int) -> None:
-        """An approval stands whatever is said later; a refusal gives way to it (the frame escalated, say)."""
+        """An approval stands whatever is said later; a denial gives way to it (the frame escalated, say).
+
+        One that comes after the time ran out changes nothing, unless ``released`` proves that an order had left.
+        """
         key = (trader, sequence)
-        if self._outcomes.get(key, (0, _PENDING))[1] != DenyCode.APPROVED:
+        _, known = self._outcomes.get(key, (0, _PENDING))
+        if known != DenyCode.APPROVED and known not in REFUSED_BY_TIME:
             self._outcomes[key] = (path, code)
+
+    def released(self, trader: int, sequence: int) -> None:
+        """An order of this intent has left for the venue: it was decided in time, whatever we thought."""
+        path, code = self._outcomes.get((trader, sequence), (Path.LANE, _PENDING))
+        if code in REFUSED_BY_TIME:
+            self._outcomes[(trader, sequence)] = (path, DenyCode.APPROVED)
 
     def code(self, trader: int, sequence: int) -> int | None:
         """The deny code so far, 0 for approved, None while nothing is known."""

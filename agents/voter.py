@@ -28,6 +28,7 @@ from consensus.route import effective_price
 from consensus.runner import Callbacks, Runner
 from consensus.storage import Storage
 from dtw.warmup import warmup
+from orders.states import OrderState
 from profiling.clock import now_ns
 from profiling.span import frame_key, mark, span
 from profiling.stages import Operation
@@ -318,6 +319,8 @@ class Voter:
         with span(Operation.REPORT_APPLY, event.cycle):
             applied = self.orders.on_event(event)
         for each in applied:
+            if each.state != OrderState.LAPSED:
+                self.tally.released(each.trader, each.intent)
             with span(Operation.POSITION_UPDATE, each.cycle):
                 self.role.event(each)
 

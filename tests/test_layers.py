@@ -28,6 +28,7 @@ SHELLS = (
     "agents.config",
     "agents.data.catalog",
     "agents.executor.executor",
+    "agents.executor.planner",
     "agents.logs",
     "agents.process",
     "agents.risk.risk",

@@ -16,7 +16,7 @@ METHOD_LINES = 10
 """Shorter methods may speak for themselves."""
 
 LONG_FUNCTIONS: dict[str, int] = {}
-LONG_FILES = {"agents/executor/executor.py": 414}
+LONG_FILES: dict[str, int] = {}
 DOCUMENTED_ROOMS = ("consensus", "dtw", "orders", "protocol", "profiling")
 WITHOUT_DOCSTRING = frozenset(
     {

@@ -15,15 +15,14 @@ from functools import partial
 from typing import Any, Final, TypeVar, cast
 
 from agents.clock import wall_ns
-from agents.executor.slicing import CurveMatcher, Leg
+from agents.executor.planner import Planner
 from agents.voter import Voter, VoterRole
 from consensus.effects import FrameRecord, FrameSettled
 from consensus.pbft.certificate import verify_certificate as verify_slot_certificate
-from consensus.route import effective_price
 from orders.gate import Gate, Release, Spent
 from orders.journal import Journal
 from orders.lifecycle import AbsentAtVenue, Alarm, Applied, QueryNeeded
-from orders.order import PlannedOrder, client_order_id
+from orders.order import PlannedOrder
 from orders.states import OrderState
 from profiling.clock import now_ns
 from profiling.span import frame_key, mark, span
@@ -40,7 +39,6 @@ from protocol.messages import (
     Intent,
     MarketAdvance,
     Message,
-    NewOrder,
     OrderEventsHead,
     OrderEventsRequest,
     OrderStatusRequest,
@@ -55,8 +53,6 @@ ANSWER_TIMEOUT_NS: Final = 2_000_000_000
 WATCH_INTERVAL_S: Final = 0.25
 EVENTS_PER_READ: Final = 256
 RECONCILE_TIMEOUT_S: Final = 10.0
-CURVES_KEPT_MAX: Final = 64
-"""Frames whose curves were matched before their outcome was known."""
 
 
 @dataclass(slots=True)
@@ -95,9 +91,8 @@ class Executor(VoterRole):
             spent,
             voter.policy.collar_bps,
         )
-        self._curves = CurveMatcher(voter.data)
+        self._planner = Planner(voter)
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="journal")
-        self._curves_of: dict[bytes, asyncio.Future[dict[int, tuple[Leg, ...]]]] = {}
         self._outbox: deque[_FrameOrders | MarketAdvance] = deque()
         """What is to leave for the venue, in this order: a day must not end before its orders have left."""
         self._deferred: list[FrameSettled] = []
@@ -176,63 +171,12 @@ class Executor(VoterRole):
             self._outbox.append(batch)
             self._work.set()
         for intent, code in lapsed:
-            self.voter.spawn(self._lapse([self._unsent(frame, intent, record.digest)], code), "lapse")
+            self.voter.spawn(self._lapse([self._planner.unsent(record.digest, frame, intent)], code), "lapse")
 
     def inspect(self, record: FrameRecord) -> tuple[Denial, ...]:
-        """No denials of its own; the curves are matched while the others still judge, so that they cost no time."""
-        self._match_curves(record.digest, record.frame)
+        """No denials of its own; the legs are planned while the others still judge, so that they cost no time."""
+        self._planner.begin(record.digest, record.frame)
         return ()
-
-    def _match_curves(self, digest: bytes, frame: Frame) -> asyncio.Future[dict[int, tuple[Leg, ...]]]:
-        """In the worker thread, once per frame: the legs of every intent by its sequence."""
-        future = self._curves_of.get(digest)
-        if future is None:
-            future = asyncio.get_running_loop().run_in_executor(self.voter.worker, self._legs_of, frame)
-            self._curves_of[digest] = future
-            while len(self._curves_of) > CURVES_KEPT_MAX:
-                del self._curves_of[next(iter(self._curves_of))]
-        return future
-
-    def _legs_of(self, frame: Frame) -> dict[int, tuple[Leg, ...]]:
-        limits = [effective_price(intent, self.voter.policy.collar_bps) for intent in frame.intents]
-        with span(Operation.CURVE_MATCH, frame.cycle, len(limits)):
-            return {
-                intent.sequence: self._curves.legs(intent, limit, frame.market_index)
-                for intent, limit in zip(frame.intents, limits, strict=True)
-            }
-
-    async def _plan(self, batch: _FrameOrders) -> None:
-        """The legs of released intents. An intent's debit rides on its first leg, so that a restart finds it once."""
-        legs_of = await self._match_curves(batch.digest, batch.frame)
-        for release in batch.releases:
-            for index, leg in enumerate(legs_of[release.intent.sequence]):
-                notional = release.spent.notional if index == 0 else 0
-                batch.orders.append(self._planned(batch.frame, release.intent, leg, index, batch.digest, notional))
-        self._curves_of.pop(batch.digest, None)
-
-    def _unsent(self, frame: Frame, intent: Intent, digest: bytes) -> PlannedOrder:
-        """The order that an intent would have become, for the record of its end."""
-        price = max(intent.limit_price or intent.reference_price, 1)
-        return self._planned(frame, intent, Leg(intent.quantity, price), 0, digest, 0)
-
-    def _planned(
-        self, frame: Frame, intent: Intent, leg: Leg, index: int, digest: bytes, notional: int
-    ) -> PlannedOrder:
-        cl_ord_id = client_order_id(self.voter.cluster_id, frame.trader, intent.sequence, index)
-        terms = NewOrder(
-            cl_ord_id, intent.symbol, intent.side, intent.time_in_force, leg.quantity, leg.price, frame.market_index
-        )
-        return PlannedOrder(
-            terms=terms,
-            trader=frame.trader,
-            intent=intent.sequence,
-            leg=index,
-            cycle=frame.cycle,
-            decision_digest=digest,
-            slice_id=frame.slice_id,
-            slice_version=frame.slice_version,
-            spent_notional=notional,
-        )
 
     def peer_changed(self, peer: Agent, connected: bool) -> None:
         if peer.index == self._venue:
@@ -256,7 +200,7 @@ class Executor(VoterRole):
                 while self._outbox and isinstance(self._outbox[0], _FrameOrders):
                     batches.append(cast(_FrameOrders, self._outbox.popleft()))
                 for batch in batches:
-                    await self._plan(batch)
+                    batch.orders = await self._planner.orders(batch.digest, batch.frame, batch.releases)
                 await (self._release_in_turn(batches) if sequential else self._release_together(batches))
 
     async def _release_together(self, batches: list[_FrameOrders]) -> None:

@@ -54,6 +54,18 @@ def test_every_intent_counts_once_by_its_last_outcome() -> None:
     assert tally.rows() == [(TRADER, 3, LANE, DenyCode.PRICE_COLLAR)]
 
 
+def test_what_ran_out_of_time_stays_refused_unless_an_order_had_left() -> None:
+    tally = DecisionTally()
+    for sequence in (1, 2):
+        tally.propose(TRADER, sequence, SPINE)
+        tally.settle(TRADER, sequence, SPINE, DenyCode.SPINE_UNAVAILABLE)
+        tally.settle(TRADER, sequence, SPINE, OK)
+    assert tally.code(TRADER, 1) == DenyCode.SPINE_UNAVAILABLE
+    tally.released(TRADER, 2)
+    assert tally.code(TRADER, 2) == OK
+    assert tally.counts()["by_code"] == {"SPINE_UNAVAILABLE": 1}
+
+
 def test_an_approval_stands_whatever_is_said_later() -> None:
     tally = DecisionTally()
     tally.settle(TRADER, 1, SPINE, OK)

@@ -22,7 +22,6 @@ from tests.oracles.replica_cluster import (
 from tests.oracles.replica_storm import Oracle, outcomes_in_log
 from tests.oracles.signed_frames import make_intent
 
-
 PATIENCE_NS = 3_000 * MS
 
 

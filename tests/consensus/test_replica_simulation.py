@@ -13,7 +13,7 @@ from consensus import voting
 from consensus.frames import FrameTable
 from tests.oracles.replica_storm import simulate
 
-SEEDS = range(int(os.environ.get("REPLICA_SEEDS", "8")))
+SEEDS = range(int(os.environ.get("REPLICA_SEEDS", "6")))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
