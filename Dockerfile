@@ -36,7 +36,7 @@ RUN /opt/build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir 
  && chmod -R a+rX /staging
 
 FROM ${BASE}
-LABEL org.opencontainers.image.title=trading-swarm org.opencontainers.image.licenses=Apache-2.0
+LABEL trading-swarm.stage=final org.opencontainers.image.title=trading-swarm org.opencontainers.image.licenses=Apache-2.0
 # A named volume begins as a copy of what lies here, owners included: agents that are not root can write their own
 # volumes and nobody else's. The kernels lie in the data volume because numba wants to write where it reads, and has to
 # on another kind of processor than the one that built the image.

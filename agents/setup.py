@@ -192,6 +192,15 @@ def load_data(config: ClusterConfig, source: str = "") -> Dataset:
     )
 
 
+def check_instruments(config: ClusterConfig, data: Dataset) -> None:
+    """Nothing trades that is not on the allow-list; a data set without any of it is a mistake, not a quiet run."""
+    if not set(data.symbols) & set(config.file.risk.instruments):
+        raise UsageError(
+            f"{config.path}: none of the symbols of '{data.name}' is in risk.instruments; list them there, "
+            "or make a cluster for this data with `swarm init --dir DIR --data NAME`"
+        )
+
+
 def start_index(config: ClusterConfig, data: Dataset, cycles: int) -> int:
     """First bar to trade. There must be history before it and enough bars after it for the cycles asked for."""
     pattern, section = config.file.pattern, config.file.data

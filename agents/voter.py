@@ -35,6 +35,7 @@ from profiling.stages import Operation
 from protocol.batch import Channel
 from protocol.codes import DenyCode, Path
 from protocol.endpoint import Endpoint
+from protocol.errors import RunFailure
 from protocol.messages import (
     Denial,
     ExecutionReport,
@@ -50,6 +51,8 @@ from protocol.messages import (
 from protocol.peer import Peer
 from protocol.roster import Agent, Role
 
+SUPERSEDED: Final = "superseded"
+"""What peers say to the older one of two processes with one id."""
 EVENTS_RETRY_S: Final = 0.5
 """How often a gap in an executor's event stream is asked about."""
 
@@ -340,11 +343,18 @@ class Voter:
         """Close gaps, and notice an executor whose last event was lost with nothing after it."""
         self._events_timer = asyncio.get_running_loop().call_later(EVENTS_RETRY_S, self._ask_for_events)
         self.expire_waiting()
+        self._stop_if_superseded()
         for executor in self.setup.config.with_role(Role.EXECUTOR):
             if executor.index == self.own or executor.index not in self.endpoint.connected:
                 continue
             if self.orders.has_gap(executor.index) or not self.orders.caught_up(executor.index):
                 self._request_events(executor.index)
+
+    def _stop_if_superseded(self) -> None:
+        """A newer process has our id: two of one must not both sign, and peers listen to the newer one."""
+        if any(self.endpoint.last_refusal(agent.index) == SUPERSEDED for agent in self.setup.roster.voters):
+            me = self.setup.agent.id
+            self._failed(RunFailure(f"another process runs as '{me}'; stop one of the two, or give it its own id"))
 
     def _request_events(self, executor: int) -> None:
         request = OrderEventsRequest(self.orders.next_sequence(executor))

@@ -76,7 +76,9 @@ def _check_certificate(
     if now < leaf.not_valid_before_utc:
         raise UsageError(f"{path} is valid from {leaf.not_valid_before_utc:%Y-%m-%d %H:%M} UTC on: check the clock")
     if now > leaf.not_valid_after_utc:
-        raise UsageError(f"{path} expired at {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC: renew it with 'swarm init --renew'")
+        raise UsageError(
+            f"{path} expired at {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC: renew it with 'swarm init --renew'"
+        )
     last = certificates[-1]
     for authority in load_certificates(folder / "ca.crt"):
         try:

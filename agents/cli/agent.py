@@ -26,7 +26,7 @@ def _agent_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--run-dir", type=click.Path(path_type=Path), default=None, help="Where state and traces go."
     )(command)
     command = click.option("--run-id", default="", help="Name of the run; all agents of one run share it.")(command)
-    return data_option(switch_options(log_options(config_option(command))))
+    return data_option(switch_options(log_options("info")(config_option(command))))
 
 
 def _serve(role: Role, agent_id: str, build: Callable[[Setup], Serving], options: dict[str, Any]) -> int:

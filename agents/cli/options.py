@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from agents import logs
 from agents.setup import RunOptions
 from agents.switches import MODES, Switches, switches_for
 
@@ -31,11 +32,15 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")(command)
 
 
-def log_options(command: F) -> F:
-    command = click.option("--log-json", is_flag=True, help="Logs as one JSON object a line.")(command)
-    return click.option(
-        "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
-    )(command)
+def log_options(default_level: str) -> Callable[[F], F]:
+    """``--log-json`` and ``--log-level``."""
+
+    def add(command: F) -> F:
+        command = click.option("--log-json", is_flag=True, help="Logs as one JSON object a line.")(command)
+        levels = click.Choice(list(logs.LEVELS))
+        return click.option("--log-level", type=levels, default=default_level, show_default=True)(command)
+
+    return add
 
 
 def switch_options(command: F) -> F:

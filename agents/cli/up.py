@@ -30,7 +30,7 @@ from agents.cluster_init import init_cluster
 from agents.config import ClusterConfig, load_config
 from agents.data import catalog
 from agents.run_report import build_report, problems, write_report
-from agents.setup import RunOptions, load_data, start_index
+from agents.setup import RunOptions, check_instruments, load_data, start_index
 from agents.status import CurrentRun, write_current
 from agents.supervisor import RunResult, Supervisor
 from agents.warm import ensure_warm
@@ -45,7 +45,7 @@ from protocol.errors import RunFailure
 @data_option
 @switch_options
 @json_option
-@log_options
+@log_options("warning")
 @config_option
 def up(
     config: Path,
@@ -71,6 +71,7 @@ def up(
     wanted = run_options(mode, switches, cycles=cycles, data=data)
     loaded = _cluster(config)
     dataset = load_data(loaded, data)
+    check_instruments(loaded, dataset)
     start_index(loaded, dataset, cycles)
     run_dir = _run_dir(runs_dir, f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{mode}")
     options = replace(wanted, run_id=run_dir.name, run_dir=run_dir)
@@ -161,12 +162,9 @@ def _forward(agent_id: str, text: str, fields: dict[str, Any] | None) -> None:
         if text:
             print(f"{agent_id}: {text}", file=sys.stderr)
         return
-    level = str(fields.pop("level", "info"))
-    event = str(fields.pop("event"))
-    fields.pop("timestamp", None)
-    fields.pop("agent", None)
-    if level in ("warning", "error"):
-        getattr(structlog.get_logger(), level)(event, agent=agent_id, **fields)
+    level, event = str(fields.pop("level", "info")), str(fields.pop("event"))
+    known = {key: value for key, value in fields.items() if key not in ("timestamp", "agent")}
+    getattr(structlog.get_logger(), level if level in logs.LEVELS else "info")(event, agent=agent_id, **known)
 
 
 COMMANDS = (up,)

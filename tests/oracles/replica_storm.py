@@ -1,6 +1,7 @@
 """Storms over four whole replicas, and the oracle that judges them from outside.
 
-Everything follows from one seed. ``python -m tests.oracles.replica_storm SEED`` replays a storm without liars.
+Everything follows from one seed. This replays a storm without liars:
+``python -m tests.oracles.replica_storm SEED [COUNT ROUNDS EQUIVOCATE]``.
 """
 
 from __future__ import annotations
@@ -236,11 +237,18 @@ def simulate(
         lane = {wish.digest for wish in wishes if wish.path == Path.LANE}
         assert lane <= outcomes_in_log(oracle), "a lane frame has no OUTCOME"
     except Exception as error:
-        error.add_note(f"seed {seed}; rerun: python -m tests.oracles.replica_storm {seed}")
+        error.add_note(
+            f"seed {seed}; rerun: python -m tests.oracles.replica_storm {seed} {count} {rounds} {equivocate}"
+        )
+        if cluster.honest != cluster.hosts:
+            names = [type(host.liar).__name__ for host in cluster.hosts if host.liar is not None]
+            error.add_note(f"that has no liars; this run had {names}, so rerun the test by its id")
         raise
     return cluster
 
 
 if __name__ == "__main__":
-    result = simulate(int(sys.argv[1]))
+    given = dict(zip(("count", "rounds", "equivocate"), sys.argv[2:], strict=False))
+    chosen = {name: float(value) if name == "equivocate" else int(value) for name, value in given.items()}
+    result = simulate(int(sys.argv[1]), **chosen)  # type: ignore[arg-type]
     sys.stdout.write(f"{result.message_count} messages; {result.hosts[0].replica.decisions.summary()}\n")
