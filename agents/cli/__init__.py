@@ -2,18 +2,51 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
-from typing import Any
+from typing import Any, Final
 
 import click
 
-from agents.cli import agent, bench, cluster, data, results, up
 from protocol.errors import RunFailure, Unavailable, UsageError
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+MODULES: Final = {
+    "bench": "bench",
+    "compare": "results",
+    "config": "cluster",
+    "data": "data",
+    "executor": "agent",
+    "health": "agent",
+    "init": "cluster",
+    "report": "results",
+    "risk": "agent",
+    "status": "cluster",
+    "trader": "agent",
+    "up": "up",
+    "venue": "agent",
+    "warmup": "cluster",
+}
+"""Command -> the module of this package that holds it."""
 
 
-@click.group(context_settings=CONTEXT)
+class LazyGroup(click.Group):
+    """Imports a command's module when the command is used: five agents start at once on few cores."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = MODULES.get(cmd_name)
+        if module is None:
+            return None
+        commands = importlib.import_module(f"agents.cli.{module}").COMMANDS
+        found: click.Command = next(command for command in commands if command.name == cmd_name)
+        return found
+
+
+@click.group(cls=LazyGroup, context_settings=CONTEXT)
 @click.version_option(package_name="trading-swarm", prog_name="swarm")
 def cli() -> None:
     """A swarm of trader, risk and executor agents over QUIC, with a Raft lane and a PBFT spine.
@@ -24,10 +57,6 @@ def cli() -> None:
       swarm status                 ask the live agents (in another terminal)
       swarm report latest          the last run's report again
     """
-
-
-for command in (*up.COMMANDS, *agent.COMMANDS, *cluster.COMMANDS, *data.COMMANDS, *results.COMMANDS, *bench.COMMANDS):
-    cli.add_command(command)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -140,7 +140,9 @@ def _supervise(
         def update(statuses: dict[str, dict[str, Any]]) -> None:
             progress.update(task, **_progress_fields(statuses))
 
-        supervisor = Supervisor(config, options, as_arguments(options, config.path, log_level), _forward, update)
+        # Agents log in full into the run's directory; what is forwarded is this process's choice.
+        arguments = as_arguments(options, config.path, "debug" if log_level == "debug" else "info")
+        supervisor = Supervisor(config, options, arguments, _forward, update)
         return uvloop.run(supervisor.run())
 
 
