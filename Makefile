@@ -39,7 +39,7 @@ test-all: setup  ## the default suite, the soaks and the containers
 	@$(MAKE) --no-print-directory test-cluster
 
 test-cluster: setup ## build, start, trade and stop the containers; skipped where no Docker engine runs
-	@$(BIN)/python -m pytest -m cluster --timeout 1500 tests/cluster
+	@$(BIN)/python -m pytest -m cluster --timeout 1500 -o faulthandler_timeout=0 tests/cluster
 
 lint: setup      ## ruff, ruff format and mypy --strict
 	@$(BIN)/ruff check .

@@ -8,12 +8,12 @@ import itertools
 import json
 import os
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from agents.logs import parse_line
+from agents.nursery import Born
 
 LINE_BYTES_MAX: Final = 1 << 22
 """A full status of a long run is one line."""
@@ -32,61 +32,65 @@ class Child:
         """The agent's own last words, if it had any."""
         self._arguments = list(arguments)
         self._on_line = on_line
-        self._process: asyncio.subprocess.Process | None = None
+        self._born: Born | None = None
+        self._ended = asyncio.Event()
+        self._asking: asyncio.WriteTransport | None = None
         self._readers: list[asyncio.Task[None]] = []
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._nonces = itertools.count(1)
 
     @property
     def pid(self) -> int | None:
-        return self._process.pid if self._process is not None else None
+        return self._born.process.pid if self._born is not None else None
 
     @property
     def returncode(self) -> int | None:
-        return self._process.returncode if self._process is not None else None
+        """The exit code, minus the signal's number if one ended it, None while it lives."""
+        if self._born is None or not self._ended.is_set():
+            return None
+        return self._born.process.exitcode
 
     async def start(self) -> None:
-        # A session of its own: Ctrl-C in the terminal reaches the supervisor alone, which then stops all in order.
         self.fatal = None
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "agents.cli",
-            *self._arguments,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            limit=LINE_BYTES_MAX,
-            start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
+        self._ended.clear()
+        loop = asyncio.get_running_loop()
+        self._born = await loop.run_in_executor(None, Born, self.agent_id, self._arguments)
+        loop.add_reader(self._born.process.sentinel, self._on_end, self._born)
+        asking, answers, errors = self._born.take_streams()
+        self._asking, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(asking, "wb", 0))
         self._readers = [
-            asyncio.create_task(self._read_answers(self._process.stdout)),
-            asyncio.create_task(self._read_logs(self._process.stderr)),
+            asyncio.create_task(self._read_answers(await _reader(answers))),
+            asyncio.create_task(self._read_logs(await _reader(errors))),
         ]
 
+    def _on_end(self, born: Born) -> None:
+        asyncio.get_running_loop().remove_reader(born.process.sentinel)
+        born.process.join()
+        self._ended.set()
+
     async def wait(self) -> int:
-        assert self._process is not None
-        code = await self._process.wait()
+        assert self._born is not None
+        await self._ended.wait()
         await asyncio.gather(*self._readers, return_exceptions=True)
+        if self._asking is not None:
+            self._asking.close()
         for answer in self._answers.values():
             if not answer.done():
                 answer.cancel()
         self._answers.clear()
+        code = self._born.process.exitcode
+        assert code is not None
         return code
 
     async def status(self, detail: bool = False, timeout_s: float = 2.0) -> dict[str, Any] | None:
         """Ask the agent's own event loop; None if it is gone or does not answer in time."""
-        process = self._process
-        if process is None or process.returncode is not None or process.stdin is None:
+        if self._born is None or self._asking is None or self._ended.is_set():
             return None
         nonce = next(self._nonces)
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._answers[nonce] = future
         try:
-            process.stdin.write(json.dumps({"nonce": nonce, "detail": detail}).encode() + b"\n")
+            self._asking.write(json.dumps({"nonce": nonce, "detail": detail}).encode() + b"\n")
             return await asyncio.wait_for(future, timeout_s)
         except (TimeoutError, ConnectionError, asyncio.CancelledError):
             if (task := asyncio.current_task()) is not None and task.cancelling():
@@ -96,13 +100,14 @@ class Child:
             self._answers.pop(nonce, None)
 
     def signal(self, number: signal.Signals) -> None:
-        if self._process is not None and self._process.returncode is None:
+        pid = self.pid
+        if pid is not None and not self._ended.is_set():
             with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(number)
+                os.kill(pid, number)
 
     async def stop(self) -> None:
         """Ask it to close; kill it if it does not."""
-        if self._process is None or self._process.returncode is not None:
+        if self._born is None or self._ended.is_set():
             return
         self.signal(signal.SIGTERM)
         try:
@@ -125,6 +130,13 @@ class Child:
             if fields is not None and fields["event"] == "fatal":
                 self.fatal = fields
             self._on_line(self.agent_id, text, fields)
+
+
+async def _reader(descriptor: int) -> asyncio.StreamReader:
+    reader = asyncio.StreamReader(limit=LINE_BYTES_MAX)
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", 0))
+    return reader
 
 
 def parse_answer(line: bytes) -> dict[str, Any] | None:

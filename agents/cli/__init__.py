@@ -40,7 +40,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         module = MODULES.get(cmd_name)
         if module is None:
-            return None
+            return super().get_command(ctx, cmd_name)
         commands = importlib.import_module(f"agents.cli.{module}").COMMANDS
         found: click.Command = next(command for command in commands if command.name == cmd_name)
         return found

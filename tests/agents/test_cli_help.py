@@ -10,7 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from agents.cli import cli, main
+from agents.cli import MODULES, cli, main
 from agents.cli.options import as_arguments
 from agents.config import ConsensusSection
 from agents.setup import RunOptions
@@ -51,7 +51,7 @@ def test_every_example_is_a_command_that_exists(name: str) -> None:
     for line in text.partition("Example:")[2].splitlines():
         words = line.split()
         if words[:1] == ["swarm"]:
-            assert words[1] in cli.commands
+            assert words[1] in MODULES
             known = {option for command in COMMANDS.values() for each in command.params for option in each.opts}
             assert {word for word in words if word.startswith("--")} <= known
 
@@ -71,7 +71,8 @@ def test_a_modes_switches_survive_the_way_to_an_agents_process() -> None:
     for mode, switches in MODES.items():
         options = RunOptions("r1", Path("/runs/r1"), 7, mode, switches, "synthetic")
         arguments = as_arguments(options, Path("/c/cluster.toml"), "info")
-        trader = cli.commands["trader"]
+        trader = cli.get_command(click.Context(cli), "trader")
+        assert trader is not None
         context = trader.make_context("trader", ["--id", "trader-1", *arguments])
         parsed = {name: context.params[name] for name in Switches.__struct_fields__}
         assert Switches(**parsed) == switches
