@@ -30,6 +30,7 @@ SHELLS = (
     "agents.executor.executor",
     "agents.executor.planner",
     "agents.logs",
+    "agents.nursery",
     "agents.process",
     "agents.risk.risk",
     "agents.run_report",

@@ -51,7 +51,7 @@ CASES = {
     "readable key": Case(
         "venue --config {readable_key}", 2, ("venue/agent.key has mode 0644", "chmod 600"), process=True
     ),
-    "expired": Case("venue --config {expired}", 2, ("venue/tls.crt expired at", "issue a new one"), process=True),
+    "expired": Case("venue --config {expired}", 2, ("venue/tls.crt expired at", "swarm init --renew"), process=True),
     "port in use": Case("venue --config {port_in_use}", 2, ("venue", "127.0.0.1:", "in use"), process=True),
     "another cluster's data": Case(
         "risk --id risk-1 --config {good} --run-dir {foreign_run} --log-level error",

@@ -22,7 +22,7 @@ def swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SwarmDirectory]:
     directory.kill_all()
 
 
-def run_and_kill(swarm: SwarmDirectory, victim: str | None, cycles: int = 120) -> tuple[str, dict[str, Any]]:
+def run_and_kill(swarm: SwarmDirectory, victim: str | None, cycles: int = 60) -> tuple[str, dict[str, Any]]:
     """Kill ``victim``, or the lane's leader, once the trader is at work; returns who it was and the report."""
     process = swarm.up("--cycles", str(cycles))
     agents = swarm.await_cycle(3, process)
@@ -49,7 +49,7 @@ def test_killing_an_agent(swarm: SwarmDirectory, victim: str) -> None:
 
 def test_without_its_primary_the_spine_refuses_in_bounded_time(swarm: SwarmDirectory) -> None:
     """The primary is frozen, not dead: critical decisions are refused with the reason, routine ones go on."""
-    process = swarm.up("--cycles", "150")
+    process = swarm.up("--cycles", "80")
     agents = swarm.await_cycle(3, process)
     primary = agents["trader-1"]["spine_primary"]
     os.kill(agents[primary]["pid"], signal.SIGSTOP)
