@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from typing import Any, Final
 
@@ -24,6 +25,15 @@ def configure(*, as_json: bool, level: str = "info") -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    quic = logging.getLogger("quic")
+    quic.handlers, quic.propagate = [_Forward()], False
+
+
+class _Forward(logging.Handler):
+    """What aioquic says of single packets, as our own debug lines: strangers must not be able to fill a log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().debug("quic", text=record.getMessage())
 
 
 def parse_line(line: str) -> dict[str, Any] | None:

@@ -26,6 +26,7 @@ from profiling.span import install, span
 from profiling.stages import Operation
 from protocol.codec import Codec, codec_for
 from protocol.codes import CommandKind
+from protocol.endpoint import Endpoint, OnMessage, OnPeerChange
 from protocol.errors import PeerViolation, UsageError
 from protocol.identity import Identity, Verifier, load_identity
 from protocol.messages import Frame, Outcome, SignedCommand, SliceGrant
@@ -74,10 +75,6 @@ class Setup:
         return self.options.switches
 
     @property
-    def bind_host(self) -> str:
-        return self.options.bind_host or self.agent.host
-
-    @property
     def pid(self) -> int:
         return os.getpid()
 
@@ -88,6 +85,21 @@ class Setup:
     def rng(self, purpose: str) -> random.Random:
         """A generator of its own per agent, purpose and process life."""
         return random.Random(f"{self.config.file.seed}/{self.options.run_id}/{self.agent.id}/{purpose}/{self.pid}")
+
+    def endpoint(self, on_message: OnMessage, on_peer_change: OnPeerChange) -> Endpoint:
+        """This agent's place on the network, not yet listening."""
+        return Endpoint(
+            self.identity,
+            self.roster,
+            self.codec,
+            on_message=on_message,
+            on_peer_change=on_peer_change,
+            batch_max=self.switches.batch_max,
+            profile=self.config.file.wire.profile,
+            bind_host=self.options.bind_host or None,
+            rng=self.rng("endpoint"),
+            logger=self.log,
+        )
 
     def replica_settings(self) -> ReplicaSettings:
         file = self.config.file

@@ -17,7 +17,6 @@ from profiling.clock import now_ns
 from profiling.span import span
 from profiling.stages import Operation
 from protocol.batch import Channel
-from protocol.endpoint import Endpoint
 from protocol.messages import (
     ExecutionReport,
     MarketAdvance,
@@ -58,18 +57,7 @@ class VenueProcess:
         """Client order id -> the executor whose order it is."""
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = asyncio.Event()
-        self.endpoint = Endpoint(
-            setup.identity,
-            setup.roster,
-            setup.codec,
-            on_message=self._on_message,
-            on_peer_change=self._on_peer_change,
-            batch_max=setup.switches.batch_max,
-            profile=setup.config.file.wire.profile,
-            bind_host=setup.bind_host,
-            rng=setup.rng("endpoint"),
-            logger=setup.log,
-        )
+        self.endpoint = setup.endpoint(self._on_message, self._on_peer_change)
 
     async def run(self) -> None:
         try:

@@ -34,7 +34,6 @@ from profiling.span import frame_key, mark, span
 from profiling.stages import Operation
 from protocol.batch import Channel
 from protocol.codes import DenyCode, Path
-from protocol.endpoint import Endpoint
 from protocol.errors import RunFailure
 from protocol.messages import (
     Denial,
@@ -133,18 +132,7 @@ class Voter:
         self.spine_quorum = parts.spine_quorum
         callbacks = Callbacks(self._send, self._verify, self._settled, self._coordinated, self._granted, self._failed)
         self.runner = Runner(self.replica, self.storage, callbacks)
-        self.endpoint = Endpoint(
-            setup.identity,
-            setup.roster,
-            setup.codec,
-            on_message=self._on_message,
-            on_peer_change=self._on_peer_change,
-            batch_max=setup.switches.batch_max,
-            profile=setup.config.file.wire.profile,
-            bind_host=setup.bind_host,
-            rng=setup.rng("endpoint"),
-            logger=setup.log,
-        )
+        self.endpoint = setup.endpoint(self._on_message, self._on_peer_change)
         self._stopped = asyncio.Event()
         self._awaiting_grant: list[FrameRecord] = []
         self._events_timer: asyncio.TimerHandle | None = None
@@ -360,13 +348,18 @@ class Voter:
         request = OrderEventsRequest(self.orders.next_sequence(executor))
         self.endpoint.send(executor, request, channel=Channel.ORDERS)
 
+    @property
+    def voters_connected(self) -> int:
+        """Voters that we can talk to, ourselves included."""
+        others = {agent.index for agent in self.setup.roster.voters} - {self.own}
+        return len(others & self.endpoint.connected) + 1
+
     # --- status ------------------------------------------------------------------------------------------------------
 
     def status(self, detail: bool) -> dict[str, Any]:
         """Answered on the event loop, so that a wedged agent does not look alive."""
         lane = self.replica.raft
-        voters = {agent.index for agent in self.setup.roster.voters} - {self.own}
-        connected = len(voters & self.endpoint.connected) + 1
+        connected = self.voters_connected
         leader = self.setup.roster.by_index(lane.leader) if lane.leader is not None else None
         primary = self.setup.roster.by_index(self.replica.pbft.primary)
         picture: dict[str, Any] = {

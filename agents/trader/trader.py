@@ -41,6 +41,12 @@ from protocol.roster import Role
 INTENTS_PER_CYCLE: Final = 64
 PROGRESS_KEY: Final = "trader/progress"
 READY_TIMEOUT_S: Final = 30.0
+EVERYBODY_S: Final = 5.0
+"""How long the first cycle waits for all voters; after that a quorum must do."""
+LIMIT_THROUGH_BPS: Final = 50
+"""How far through the close a limit goes, so that it trades at once if the venue is there."""
+NOTED_MAX: Final = 4096
+"""Refusals and denied frames that are kept for a restart; a longer run loses only the oldest from its report."""
 CONFIRM_TIMEOUT_S: Final = 15.0
 DRAIN_TIMEOUT_S: Final = 20.0
 UNCONFIRMED_MAX: Final = 256
@@ -102,21 +108,20 @@ class Trader(VoterRole):
         voter = self.voter
         needs_leader = voter.setup.switches.consensus != "pbft"
         executors = voter.setup.config.with_role(Role.EXECUTOR)
-        try:
-            async with asyncio.timeout(READY_TIMEOUT_S):
-                while True:
-                    status = voter.status(detail=False)
-                    leader = voter.replica.raft.leader is not None or not needs_leader
-                    known = all(voter.orders.caught_up(executor.index) for executor in executors)
-                    everybody = status["voters_connected"] == len(voter.setup.roster.voters)
-                    if everybody and leader and known:
-                        return
-                    await asyncio.sleep(0.02)
-        except TimeoutError:
-            raise RunFailure(
-                f"{voter.setup.agent.id}: no quorum, leader and executor within {READY_TIMEOUT_S:.0f} s; "
-                "see `swarm status` for who is missing"
-            ) from None
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while (waited := loop.time() - began) < READY_TIMEOUT_S:
+            connected = voter.voters_connected
+            wanted = len(voter.setup.roster.voters) if waited < EVERYBODY_S else voter.replica.quorum.size
+            leader = voter.replica.raft.leader is not None or not needs_leader
+            known = all(voter.orders.caught_up(executor.index) for executor in executors)
+            if connected >= wanted and leader and known:
+                return
+            await asyncio.sleep(0.02)
+        raise RunFailure(
+            f"{voter.setup.agent.id}: no quorum, leader and executor within {READY_TIMEOUT_S:.0f} s; "
+            "see `swarm status` for who is missing"
+        )
 
     async def _cycle(self, cycle: int) -> bool:
         """One trip; False when the data has ended."""
@@ -140,8 +145,8 @@ class Trader(VoterRole):
 
     async def _note(self, cycle: int) -> None:
         self.progress.cycle = cycle
-        self.progress.refused = self.voter.tally.rows()
-        self.progress.without_order = self._decider.without_order
+        self.progress.refused = self.voter.tally.rows()[-NOTED_MAX:]
+        self.progress.without_order = self._decider.without_order[-NOTED_MAX:]
         await self.voter.runner.persist([KeyValue(PROGRESS_KEY, msgspec.msgpack.encode(self.progress))])
 
     # --- stages ------------------------------------------------------------------------------------------------------
@@ -181,7 +186,12 @@ class Trader(VoterRole):
             targets = target_notionals(analogues, picture, self._strategy)
         with span(Operation.SIGNAL_DECIDE, cycle):
             return decide(
-                analogues, targets, self._strategy, self._expected_position, lambda symbol: int(bar.closes[symbol]), 50
+                analogues,
+                targets,
+                self._strategy,
+                self._expected_position,
+                lambda symbol: int(bar.closes[symbol]),
+                LIMIT_THROUGH_BPS,
             )
 
     def _expected_position(self, symbol: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -61,6 +62,21 @@ def test_without_its_primary_the_spine_refuses_in_bounded_time(swarm: SwarmDirec
     assert_nothing_lost(report)
     assert report["decisions"]["by_code"].get("SPINE_UNAVAILABLE", 0) > 0
     assert report["decisions"]["routine"] > 0
+
+
+def test_of_two_processes_with_one_id_the_older_stops_with_its_reason(swarm: SwarmDirectory) -> None:
+    """An impostor with the right keys, elsewhere: it displaces ours, ours is restarted and displaces it."""
+    process = swarm.up("--cycles", "200")
+    swarm.await_cycle(2, process)
+    run_id = json.loads((swarm.config.parent / "current-run.json").read_text())["run_id"]
+    options = ["--id", "risk-1", "--run-id", run_id, "--run-dir", "elsewhere", "--bind", "127.0.0.2"]
+    second = swarm.run("risk", *options, "--log-level", "error", timeout_s=60)
+    assert second.returncode == 1, second.stderr
+    assert "another process runs as 'risk-1'" in second.stderr
+    assert "Traceback" not in second.stderr
+    report = finish(process)
+    assert_nothing_lost(report)
+    assert {agent["id"]: agent["restarts"] for agent in report["run"]["agents"]}["risk-1"] == 1
 
 
 def test_a_dead_venue_ends_the_run_with_its_reason(swarm: SwarmDirectory) -> None:
