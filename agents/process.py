@@ -27,6 +27,7 @@ class Serving(Protocol):
 
     async def run(self) -> None: ...
     def stop(self) -> None: ...
+    def fail(self, error: BaseException) -> None: ...
     def status(self, detail: bool) -> dict[str, Any]: ...
 
 
@@ -60,11 +61,21 @@ def _fatal(error: Exception, code: int, supervised: bool) -> int:
 async def _serve(build: Callable[[], Serving], supervised: bool) -> None:
     loop = asyncio.get_running_loop()
     agent = build()
+    loop.set_exception_handler(lambda _, context: _unhandled(agent, context))
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, agent.stop)
     if supervised:
         await loop.connect_read_pipe(lambda: _Questions(agent), sys.stdin)
     await agent.run()
+
+
+def _unhandled(agent: Serving, context: dict[str, Any]) -> None:
+    """An exception in a callback is a defect of ours: the agent ends with it, it does not limp on."""
+    error = context.get("exception")
+    if isinstance(error, BaseException):
+        agent.fail(error)
+    else:
+        structlog.get_logger().warning("event_loop", text=str(context.get("message")))
 
 
 class _Questions(asyncio.Protocol):

@@ -49,6 +49,7 @@ class VenueProcess:
         self.setup = setup
         self.log = setup.log
         self.state = "starting"
+        self.fault: BaseException | None = None
         self.venue = PaperVenue(len(setup.data.symbols), setup.data.closes, config)
         self._due: DelayQueue[tuple[int, int, ExecutionReport]] = DelayQueue(
             config.latency_ns, config.jitter_ns, config.seed
@@ -68,9 +69,16 @@ class VenueProcess:
             if self._timer is not None:
                 self._timer.cancel()
             await self.endpoint.close()
+        if self.fault is not None:
+            raise self.fault
 
     def stop(self) -> None:
         self._stopped.set()
+
+    def fail(self, error: BaseException) -> None:
+        """A defect of ours: end with it."""
+        self.fault = self.fault or error
+        self.stop()
 
     def _on_message(self, peer: Peer, trace: int, message: Message) -> None:
         if isinstance(message, StatusRequest):

@@ -130,7 +130,7 @@ class Voter:
         self.replica = parts.replica
         self.budget = parts.budget
         self.spine_quorum = parts.spine_quorum
-        callbacks = Callbacks(self._send, self._verify, self._settled, self._coordinated, self._granted, self._failed)
+        callbacks = Callbacks(self._send, self._verify, self._settled, self._coordinated, self._granted, self.fail)
         self.runner = Runner(self.replica, self.storage, callbacks)
         self.endpoint = setup.endpoint(self._on_message, self._on_peer_change)
         self._stopped = asyncio.Event()
@@ -170,7 +170,7 @@ class Voter:
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._failed(error)
+            self.fail(error)
 
     async def _close(self) -> None:
         if self._events_timer is not None:
@@ -184,7 +184,7 @@ class Voter:
         self.worker.shutdown(wait=False, cancel_futures=True)
         self.storage.close()
 
-    def _failed(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
         """Stop loudly; a replica that cannot keep its promises durable must not go on making them."""
         if self.fault is None:
             self.fault = error
@@ -240,7 +240,7 @@ class Voter:
             return
         error = done.exception()
         if error is not None:
-            self._failed(error)
+            self.fail(error)
             return
         self._verdict(record, merge_denials(denials, done.result()), started)
 
@@ -342,7 +342,7 @@ class Voter:
         """A newer process has our id: two of one must not both sign, and peers listen to the newer one."""
         if any(self.endpoint.last_refusal(agent.index) == SUPERSEDED for agent in self.setup.roster.voters):
             me = self.setup.agent.id
-            self._failed(RunFailure(f"another process runs as '{me}'; stop one of the two, or give it its own id"))
+            self.fail(RunFailure(f"another process runs as '{me}'; stop one of the two, or give it its own id"))
 
     def _request_events(self, executor: int) -> None:
         request = OrderEventsRequest(self.orders.next_sequence(executor))

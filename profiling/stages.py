@@ -36,7 +36,6 @@ class Operation(IntEnum):
     FEED_VALIDATE = 102
     MARK_POSITIONS = 103
     # pattern_matching
-    QUERY_NORMALIZE = 201
     DTW_SEARCH = 202
     ANALOGUE_FORECAST = 203
     STRESS_MATCH = 204
@@ -56,10 +55,8 @@ class Operation(IntEnum):
     FRAME_DECODE = 503
     RISK_CHECK = 504
     CLAIM_REPEAT = 505
-    VERDICT_WAIT = 506
     FRAME_VERIFIED = 507
     # consensus
-    PROPOSE = 601
     LOG_PERSIST = 602
     RAFT_STEP = 603
     PBFT_STEP = 604

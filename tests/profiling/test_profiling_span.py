@@ -49,11 +49,11 @@ def test_a_block_that_fails_is_recorded_and_its_error_goes_on(writer: RingWriter
 
 
 def test_intervals_and_marks(writer: RingWriter) -> None:
-    record(Operation.VERDICT_WAIT, 5, 8, 3, aux=1)
+    record(Operation.LOG_PERSIST, 5, 8, 3, aux=1)
     since_ns = now_ns()
     mark(Operation.CERTIFIED, since_ns, 3, aux=frame_key(b"\x00" * 7 + b"\x05" + b"\xff" * 24))
     interval, reached = read_ring(writer.path).records
-    assert interval.tolist()[:6] == (5, 8, 3, 1, Operation.VERDICT_WAIT, Kind.INTERVAL)
+    assert interval.tolist()[:6] == (5, 8, 3, 1, Operation.LOG_PERSIST, Kind.INTERVAL)
     assert reached["t0_ns"] == since_ns <= reached["t1_ns"] <= now_ns()
     assert (reached["aux"], reached["kind"]) == (5, Kind.MARK)
 
