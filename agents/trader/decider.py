@@ -6,7 +6,7 @@ Whatever happens in between, an intent keeps its id, so that two paths can never
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -86,7 +86,7 @@ class Decider:
     def settled(self, settled: FrameSettled) -> None:
         under_way = self._open.get(settled.record.digest)
         if under_way is not None:
-            under_way.codes = settled.codes
+            under_way.codes = settled.record.codes
             under_way.changed.set()
 
     def coordinated(self, record: FrameRecord) -> None:
@@ -160,9 +160,8 @@ class Decider:
             give_up_ns = frame.created_at_ns + self._section.escalate_ms * MS
         await self._until(under_way, under_way.submit, lambda: under_way.settled, give_up_ns)
 
-    async def _until(self, under_way: _Open, submit: Submit, done: object, give_up_ns: int) -> None:
+    async def _until(self, under_way: _Open, submit: Submit, done: Callable[[], bool], give_up_ns: int) -> None:
         """Submit, and submit again while there is no answer: the leader may have changed, a message may be lost."""
-        assert callable(done)
         interval_s = self._section.resubmit_ms / 1e3
         while not done() and (now := wall_ns()) < give_up_ns:
             if now < under_way.frame.expires_at_ns:
