@@ -8,8 +8,6 @@ import msgspec
 
 from protocol.errors import UsageError
 
-Mode = Literal["optimized", "baseline"]
-
 
 class Switches(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The defaults are mode ``optimized``."""

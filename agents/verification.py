@@ -16,9 +16,7 @@ from consensus.budget import BudgetBook
 from consensus.effects import Debit
 from consensus.route import RouteFacts, critical_positions, intent_notional
 from protocol.codes import DenyCode, Path
-from protocol.messages import PRICE_SCALE, Denial, Frame
-
-WHOLE_FRAME_MAX = 64
+from protocol.messages import Denial, Frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +30,7 @@ class RoutePolicy:
 
     @classmethod
     def of(cls, file: ClusterFile, consensus: str) -> RoutePolicy:
-        collar_bps = round(file.risk.price_collar_soft_pct * 100)
-        return cls(round(file.consensus.critical_notional * PRICE_SCALE), collar_bps, consensus == "hybrid")
+        return cls(file.consensus.critical_notional_units, file.risk.price_collar_soft_bps, consensus == "hybrid")
 
 
 def route_facts(

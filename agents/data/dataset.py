@@ -47,9 +47,6 @@ class Dataset:
     def bars(self) -> int:
         return int(self.closes.shape[0])
 
-    def symbol_index(self, symbol: str) -> int | None:
-        return self.symbols.index(symbol) if symbol in self.symbols else None
-
     def describe(self) -> dict[str, object]:
         """The report's ``data`` object."""
         return {"name": self.name, "synthetic": self.synthetic, "sha256": self.sha256}

@@ -24,6 +24,7 @@ from orders.journal import Journal
 from orders.lifecycle import AbsentAtVenue, Alarm, Applied, QueryNeeded
 from orders.order import PlannedOrder
 from orders.states import OrderState
+from orders.venues.paper import PAPER_CAPABILITIES
 from profiling.clock import now_ns
 from profiling.span import frame_key, mark, span
 from profiling.span import record as record_span
@@ -294,7 +295,8 @@ class Executor(VoterRole):
         """The venue has proof that it never got the order: send it again under its id, or let it lapse if too late."""
         order = self.ledger.orders[cl_ord_id].planned
         record = self.voter.replica.frames.get(order.decision_digest)
-        if record is None or wall_ns() >= record.frame.expires_at_ns:
+        late = record is None or wall_ns() >= record.frame.expires_at_ns
+        if late or not PAPER_CAPABILITIES.may_resend:
             await self._lapse([order], DenyCode.GATE_EXPIRED)
             return
         await self._in_journal(self._journal.write_resend, [cl_ord_id])

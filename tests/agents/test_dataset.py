@@ -36,8 +36,6 @@ def test_a_good_table_becomes_integer_prices() -> None:
     assert data.closes.dtype == np.int64
     assert data.closes[0].tolist() == [105_000, 202_500]
     assert np.exp(data.log_closes[0]) * PRICE_SCALE == pytest.approx([105_000, 202_500])
-    assert data.symbol_index("BBB") == 1
-    assert data.symbol_index("CCC") is None
     assert set(data.describe()) == {"name", "synthetic", "sha256"}
 
 

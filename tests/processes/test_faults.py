@@ -66,8 +66,8 @@ def test_without_its_primary_the_spine_refuses_in_bounded_time(swarm: SwarmDirec
 
 def test_of_two_processes_with_one_id_the_older_stops_with_its_reason(swarm: SwarmDirectory) -> None:
     """An impostor with the right keys, elsewhere: it displaces ours, ours is restarted and displaces it."""
-    process = swarm.up("--cycles", "200")
-    swarm.await_cycle(2, process)
+    process = swarm.up("--cycles", "130")
+    swarm.await_cycle(1, process)
     run_id = json.loads((swarm.config.parent / "current-run.json").read_text())["run_id"]
     options = ["--id", "risk-1", "--run-id", run_id, "--run-dir", "elsewhere", "--bind", "127.0.0.2"]
     second = swarm.run("risk", *options, "--log-level", "error", timeout_s=60)
