@@ -1,8 +1,8 @@
 """Where supervised agents are born: a server process that has imported everything once, and forks.
 
-Five interpreters that each import a compiler and a QUIC stack cost more than ten seconds of processor time; one and
-five forks cost three, and an agent that was killed is back in a fraction of a second. A child is a process of its own
-from then on: own process group, own standard streams, own event loop, own command line in ``ps``.
+Five interpreters that each import a compiler and a QUIC stack take most of a start; one and five forks do not, and an
+agent that was killed is back at once. A child is a process of its own from then on: own process group, own standard
+streams, own event loop, own command line in ``ps``.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from protocol.codes import DenyCode, Path, Side
-from protocol.messages import Frame, Intent
+from protocol.codes import Side
+from protocol.messages import Intent
 
 BASIS: Final = 10_000
 """Basis points in one."""
@@ -108,13 +108,3 @@ def critical_positions(intents: tuple[Intent, ...], facts: RouteFacts) -> tuple[
         else:
             taken[intent.symbol] = in_frame + intent_notional(intent, facts.collar_bps)
     return tuple(critical)
-
-
-def path_error(frame: Frame, facts: RouteFacts) -> DenyCode:
-    """ROUTE_CRITICAL when a lane frame holds a critical intent. Anything may take the spine: a routine intent does so
-    when it escalates, and always in the ``pbft`` profile."""
-    if frame.path == Path.SPINE:
-        return DenyCode.APPROVED
-    if frame.path != Path.LANE:
-        return DenyCode.FRAME_MALFORMED
-    return DenyCode.ROUTE_CRITICAL if critical_positions(frame.intents, facts) else DenyCode.APPROVED

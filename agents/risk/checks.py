@@ -224,18 +224,6 @@ def check_frame(view: RiskView, limits: RiskLimits, frame: Frame, now_wall_ns: i
     return tuple(denials)
 
 
-def soft_collar_breached(view: RiskView, limits: RiskLimits, intent: Intent, market_index: int) -> bool:
-    """Is the intent's price outside the soft collar around our own reference? Then it must take the spine.
-
-    ``consensus.route.criticality`` finds the same when it is given our reference price. Without one the answer is yes.
-    """
-    reference = view.reference(intent.symbol, market_index)
-    if reference is None:
-        return True
-    soft_bps = limits.price_collar_soft_bps
-    return outside_collar(effective_price(intent, soft_bps), reference.price, soft_bps)
-
-
 # --- exposure --------------------------------------------------------------------------------------------------------
 
 

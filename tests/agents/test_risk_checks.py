@@ -14,7 +14,6 @@ from agents.risk.checks import (
     Reference,
     check_frame,
     check_intent,
-    soft_collar_breached,
 )
 from agents.risk.limits import RiskLimits
 from agents.risk.rate import SubmitRates, SubmitTokens, TokenBucket
@@ -180,9 +179,8 @@ def test_market_order_is_judged_at_the_price_that_the_gate_will_give_it() -> Non
 @around
 def test_soft_collar_is_the_routers(off: int) -> None:
     intent = make_intent(limit_price=PRICE * 102 // 100 + off)
-    view, limits = make_view(), make_limits()
+    limits = make_limits()
     assert judge(intent) is OK
-    assert soft_collar_breached(view, limits, intent, 40) is (off > 0)
     routed = criticality(
         intent,
         critical_notional=10**12,
@@ -193,10 +191,6 @@ def test_soft_collar_is_the_routers(off: int) -> None:
         reference_price=PRICE,
     )
     assert routed is (off > 0)
-
-
-def test_soft_collar_without_a_reference_is_breached() -> None:
-    assert soft_collar_breached(make_view(references={}), make_limits(), make_intent(), 40)
 
 
 @around

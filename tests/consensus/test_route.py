@@ -13,11 +13,10 @@ from consensus.route import (
     effective_price,
     intent_notional,
     outside_collar,
-    path_error,
 )
-from protocol.codes import DenyCode, Path, Side
+from protocol.codes import Side
 from protocol.messages import Intent
-from tests.oracles.signed_frames import PRICE, make_frame, make_intent
+from tests.oracles.signed_frames import PRICE, make_intent
 
 
 def make_facts(**changes: object) -> RouteFacts:
@@ -115,12 +114,3 @@ def test_routine_rest_is_routine_as_a_whole(wishes: list[tuple[int, int]]) -> No
     critical = critical_positions(intents, facts)
     rest = tuple(intent for position, intent in enumerate(intents) if position not in critical)
     assert critical_positions(rest, facts) == ()
-
-
-def test_lane_refuses_a_critical_intent_and_the_spine_takes_everything() -> None:
-    stress, calm = make_facts(stress=lambda symbol: True), make_facts()
-    assert path_error(make_frame(), calm) is DenyCode.APPROVED
-    assert path_error(make_frame(), stress) is DenyCode.ROUTE_CRITICAL
-    assert path_error(make_frame(path=Path.SPINE), stress) is DenyCode.APPROVED
-    assert path_error(make_frame(path=Path.SPINE), calm) is DenyCode.APPROVED
-    assert path_error(make_frame(path=3), calm) is DenyCode.FRAME_MALFORMED
