@@ -85,7 +85,8 @@ class Log:
         """The highest index worth trying after a refusal at (``refused_index``, ``refused_term``).
 
         The leader's terms below that point are at most ``refused_term``, so that entries of a later term cannot match
-        and whole terms are skipped in one round trip (end of section 5.3).
+        and whole terms are skipped in one round trip (end of section 5.3). Own entries of an earlier term may
+        match, so each costs a round: the answer has no field for a term by which the leader could skip too.
         """
         index = min(refused_index - 1, self.last_index)
         while index > 0 and self._entries[index - 1].term > refused_term:
