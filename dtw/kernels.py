@@ -291,3 +291,93 @@ def distance_lanes(
                     root = np.sqrt(heap[0]) * grow + shift
                     cutoff = min(cutoff, root * root)
     return cutoff
+
+
+# Search: a cheap lower bound for every window, the recurrence only for those that it cannot refuse.
+
+
+@_part
+def _smallest(values: Array, rank: int) -> Any:
+    """The ``rank``-th smallest of the values, or infinity when there are fewer."""
+    heap = np.full(rank, np.inf, values.dtype)
+    for index in range(values.shape[0]):
+        if values[index] < heap[0]:
+            _heap_replace_largest(heap, values[index])
+    return heap[0]
+
+
+@_part
+def _promising_first(bounds: Array, threshold: Any, cutoff: Any, order: Array) -> int:
+    """Indices with a bound up to the cutoff into ``order``, those up to the threshold first; returns how many."""
+    size = 0
+    for index in range(bounds.shape[0]):
+        if bounds[index] <= threshold and bounds[index] <= cutoff:
+            order[size] = index
+            size += 1
+    for index in range(bounds.shape[0]):
+        if bounds[index] > threshold and bounds[index] <= cutoff:
+            order[size] = index
+            size += 1
+    return size
+
+
+@_part
+def _gather(rows: Array, chosen: Array, size: int, block: Array) -> None:
+    """Interleave ``size`` rows into ``block``; the lanes behind repeat the last, so that none delays abandoning."""
+    for lane in range(LANES):
+        source = rows[chosen[min(lane, size - 1)]]
+        for t in range(rows.shape[1]):
+            block[t * LANES + lane] = source[t]
+
+
+@_entry
+def nearest_lanes(
+    query: Array,
+    rows: Array,
+    bounds: Array,
+    lower: Array,
+    upper: Array,
+    keep: int,
+    cutoff: Any,
+    grow: Any,
+    shift: Any,
+    out: Array,
+) -> Any:
+    """As ``distance_lanes`` with ``keep`` > 0, for the first ``count`` of ``rows`` ``(at least count, n)``; passes over
+    those that their lower bound in ``bounds`` ``(count,)`` refuses.
+
+    ``out`` is ``(count,)``. The windows of the smallest bounds come first: they set a cutoff that few of the others get
+    under. Returns the final cutoff.
+    """
+    count, length = bounds.shape[0], rows.shape[1]
+    out[:] = query.dtype.type(np.inf)
+    order = np.empty(count, np.int64)
+    promising = _promising_first(bounds, _smallest(bounds, keep + LANES), cutoff, order)
+    row = np.empty((length + 1) * LANES, query.dtype)
+    diagonal = np.empty(LANES, query.dtype)
+    left = np.empty(LANES, query.dtype)
+    block = np.empty(length * LANES, query.dtype)
+    heap = np.full(keep, np.inf, query.dtype)
+    chosen = np.empty(LANES, np.int64)
+    position = 0
+    while position < promising:
+        size = 0
+        while position < promising and size < LANES:
+            if bounds[order[position]] <= cutoff:
+                chosen[size] = order[position]
+                size += 1
+            position += 1
+        if size == 0:
+            break
+        _gather(rows, chosen, size, block)
+        if not _block(query, block, lower, upper, cutoff, row, diagonal, left):
+            continue
+        for lane in range(size):
+            value = row[length * LANES + lane]
+            if value <= cutoff:
+                out[chosen[lane]] = value
+                if value < heap[0]:
+                    _heap_replace_largest(heap, value)
+                    root = np.sqrt(heap[0]) * grow + shift
+                    cutoff = min(cutoff, root * root)
+    return cutoff

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dtw import bounds as lower_bounds
 from dtw import kernels, reference
 from dtw.bands import Bounds, band_bounds
 from dtw.errors import InvalidArgument, InvalidSeries
@@ -33,7 +34,7 @@ class Neighbours(NamedTuple):
 
 
 class WindowLibrary:
-    """All sliding windows of one series, z-normalised and stored in blocks of ``LANES`` interleaved candidates.
+    """All sliding windows of one series, z-normalised, with the segment means that most searches stop at.
 
     ``series`` is float64 ``(n,)`` and copied; ``dtype`` is that of the search, float32 or float64. Memory is about
     ``n * window`` items. Immutable, so threads may search it at the same time; the kernels release the GIL.
@@ -46,10 +47,9 @@ class WindowLibrary:
         self.series = checked_series(series, window).copy()
         self.window = window
         self.count = self.series.shape[0] - window + 1
-        blocks = -(-self.count // kernels.LANES)
-        self._blocks = np.zeros((blocks, window, kernels.LANES), self.dtype)
-        kernels.pack_rows(self._normalized_rows(), self._blocks)
-        self._rows: NDArray[Any] | None = None
+        self._rows = self._normalized_rows()
+        self._segments = np.empty((window // lower_bounds.SEGMENT, self.count), self.dtype)
+        lower_bounds.segment_means(self._rows, self._segments)
         self._bands: dict[int | None, tuple[Bounds, Slack]] = {}
 
     def nearest(
@@ -169,12 +169,15 @@ class WindowLibrary:
         self, pattern: NDArray[np.float64], count: int, keep: int, cutoff: float, bounds: Bounds, slack: Slack
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Starts and lower bounds, ascending by the bound, of all windows that can be among the ``keep`` nearest."""
-        computed = np.empty(-(-count // kernels.LANES) * kernels.LANES, self.dtype)
+        computed = np.empty(count, self.dtype)
         kind = self.dtype.type
-        final = kernels.distance_lanes(
-            pattern.astype(self.dtype),
-            self._blocks,
-            count,
+        query = pattern.astype(self.dtype)
+        floors = np.empty(count, self.dtype)
+        lower_bounds.segment_bounds(query, self._segments, *bounds, floors)
+        final = kernels.nearest_lanes(
+            query,
+            self._rows,
+            floors,
             *bounds,
             keep,
             rounded_up(slack.ceiling(cutoff), self.dtype),
@@ -182,14 +185,12 @@ class WindowLibrary:
             rounded_up(slack.shift(), self.dtype),
             computed,
         )
-        return _proposals(computed[:count], kind(final), slack)
+        return _proposals(computed, kind(final), slack)
 
     def _search_scalar(
         self, pattern: NDArray[np.float64], count: int, keep: int, cutoff: float, bounds: Bounds, slack: Slack
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """The same by the plain loop over row-major windows, kept from the first use on."""
-        if self._rows is None:
-            self._rows = self._normalized_rows()
+        """The same by the plain loop over every window."""
         computed = np.empty(count, self.dtype)
         reference.distance_pairs(pattern.astype(self.dtype), self._rows[:count], *bounds, computed)
         last_kept = float(np.partition(computed, keep - 1)[keep - 1])

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtw.bands import Bounds, band_width_max
+from dtw.bounds import SEGMENT
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,12 @@ class Slack:
     without fused operations costs a relative ``(2 n + 2) * u`` of the square. It holds for every path, hence for the
     minimum. ``u`` is half of ``epsilon``; the formulas use the whole, which also covers the exact kernel's own float64
     rounding.
+
+    A computed lower bound on segment means (``bounds.segment_bounds``) keeps the left half:
+    ``sqrt(bound) <= sqrt(exact) * (1 + relative) + absolute``. Rounding and averaging the rows moves its root by at
+    most ``(SEGMENT + 1) * u * sqrt(n)``. The envelope has at most the norm ``sqrt(width * n)``, since a sample is its
+    maximum at most ``width`` times, and moves the root by ``(SEGMENT + 2) * u * sqrt(width * n)``. Differences, squares
+    and sum are again relative. The factor ``SEGMENT`` in ``absolute`` covers both, and the distances as well.
     """
 
     relative: float
@@ -32,7 +39,7 @@ class Slack:
     @classmethod
     def of(cls, window: int, bounds: Bounds, dtype: Any) -> Slack:
         epsilon = float(np.finfo(dtype).eps)
-        absolute = 2.0 * epsilon * math.sqrt(band_width_max(bounds) * window)
+        absolute = 2.0 * SEGMENT * epsilon * math.sqrt(band_width_max(bounds) * window)
         return cls(relative=(2 * window + 8) * epsilon, absolute=absolute)
 
     def grow(self) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dtw import bounds as lower_bounds
 from dtw import kernels, reference
 from dtw.bands import band_bounds
 from dtw.library import checked_dtype
@@ -32,6 +33,9 @@ _DISPATCHERS = (
     reference.normalize_windows,
     kernels.pack_rows,
     kernels.distance_lanes,
+    lower_bounds.segment_means,
+    lower_bounds.segment_bounds,
+    kernels.nearest_lanes,
     reference.choose_nearest,
 )
 
@@ -90,6 +94,21 @@ def _search_calls(dtype: np.dtype[Any]) -> dict[str, Callable[[], object]]:
         "pack_rows": lambda: kernels.pack_rows(np.zeros((1, 2), dtype), blocks),
         "distance_lanes": lambda: kernels.distance_lanes(
             query, blocks, 1, *bounds, 1, kind(np.inf), kind(1), kind(0), out
+        ),
+        "segment_means": lambda: lower_bounds.segment_means(np.zeros((1, 2), dtype), np.zeros((0, 1), dtype)),
+        "segment_bounds": lambda: lower_bounds.segment_bounds(
+            query, np.zeros((0, 1), dtype), *bounds, np.zeros(1, dtype)
+        ),
+        "nearest_lanes": lambda: kernels.nearest_lanes(
+            query,
+            np.zeros((1, 2), dtype),
+            np.zeros(1, dtype),
+            *bounds,
+            1,
+            kind(np.inf),
+            kind(1),
+            kind(0),
+            np.zeros(1, dtype),
         ),
     }
 

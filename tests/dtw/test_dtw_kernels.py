@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dtw import api, kernels, reference
+from dtw import bounds as lower_bounds
 from dtw.bands import band_bounds
 from dtw.errors import InvalidArgument, InvalidSeries
 from tests.oracles import dtw_naive
@@ -22,6 +23,9 @@ ENTRIES = [
     reference.normalize_windows,
     kernels.pack_rows,
     kernels.distance_lanes,
+    lower_bounds.segment_means,
+    lower_bounds.segment_bounds,
+    kernels.nearest_lanes,
     reference.choose_nearest,
 ]
 lengths = st.integers(1, 21)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dtw import api, reference
+from dtw import api, kernels, reference
+from dtw import bounds as lower_bounds
 from dtw.bands import band_bounds
 from dtw.errors import InvalidArgument, InvalidSeries
 from dtw.library import LibraryBank, WindowLibrary
@@ -235,3 +236,37 @@ def test_a_bank_says_which_indices_it_knows() -> None:
     ):
         with pytest.raises(InvalidArgument):
             call()
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=seeds, window=st.integers(4, 70), band=st.none() | st.integers(0, 9), dtype=dtypes, jump=st.booleans())
+def test_a_lower_bound_stays_below_the_exact_distance(
+    seed: int, window: int, band: int | None, dtype: Any, jump: bool
+) -> None:
+    series = walk(seed, window + 90)
+    if jump:
+        series[window // 2 :] += 1e6
+    rows = normalized_windows(series, window)
+    query, bounds = rows[seed % len(rows)].copy(), band_bounds(window, window, band)
+    means = np.empty((window // lower_bounds.SEGMENT, len(rows)), dtype)
+    lower_bounds.segment_means(rows.astype(dtype), means)
+    computed = np.empty(len(rows), dtype)
+    lower_bounds.segment_bounds(query.astype(dtype), means, *bounds, computed)
+    exact = np.empty(len(rows))
+    reference.distance_pairs(query, rows, *bounds, exact)
+    slack = Slack.of(window, bounds, dtype)
+    assert np.all(np.sqrt(computed) <= np.sqrt(exact) * (1 + slack.relative) + slack.absolute)
+
+
+def test_most_windows_are_refused_by_their_lower_bound() -> None:
+    """Otherwise the bound would be sound but useless."""
+    series, window = walk(5, 4000), 64
+    rows, bounds = normalized_windows(series, window).astype(np.float32), band_bounds(window, window, 6)
+    means = np.empty((window // lower_bounds.SEGMENT, len(rows)), np.float32)
+    lower_bounds.segment_means(rows, means)
+    query, out, kind = rows[0].copy(), np.empty(len(rows), np.float32), np.float32
+    computed = np.empty(len(rows), np.float32)
+    lower_bounds.segment_bounds(query, means, *bounds, computed)
+    final = kernels.nearest_lanes(query, rows, computed, *bounds, 8, kind(np.inf), kind(1), kind(0), out)
+    assert np.mean(computed > final) > 0.8
+    assert out[0] == 0.0
