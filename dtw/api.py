@@ -60,13 +60,9 @@ def one_to_many(
 
 
 def _one_to_many_lanes(pattern: NDArray[Any], rows: NDArray[Any], bounds: Bounds, cutoff: float) -> NDArray[Any]:
-    count, length = rows.shape
-    blocks = np.zeros((-(-count // kernels.LANES), length, kernels.LANES), rows.dtype)
-    kernels.pack_rows(rows, blocks)
-    out = np.empty(blocks.shape[0] * kernels.LANES, rows.dtype)
-    kind = rows.dtype.type
-    kernels.distance_lanes(pattern, blocks, count, *bounds, 0, rounded_up(cutoff, kind), kind(1), kind(0), out)
-    return out[:count]
+    out = np.empty(rows.shape[0], rows.dtype)
+    kernels.distance_rows(pattern, rows, *bounds, rounded_up(cutoff, rows.dtype), out)
+    return out
 
 
 def nearest(

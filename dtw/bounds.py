@@ -1,64 +1,137 @@
-"""Lower bounds of the distances to many windows, cheap enough to be taken of all of them. Canonical arrays only; the
-rules for compiled functions stand in ``kernels.py``.
+"""Parts of the search: lower bounds of the distances to LANE_GROUP neighbouring windows at once.
+
+A window of the series is never stored. The samples ``t`` of windows that start at ``i``, ``i + 1``, … lie side by side
+in the series itself, so one vector load serves as many windows as it has lanes, and normalising costs a subtraction and
+a multiplication by statistics that also lie side by side ("just-in-time z-normalisation", Rakthanmanon et al.,
+"Searching and mining trillions of time series subsequences under dynamic time warping", 2012, section 4.2).
+
+``EDGE`` samples at both ends belong to the first of three bounds, all others to the larger of the second and the third
+- LB_Kim over shells (sharper than Kim, Park, Chu, 2001, and than the three-point form of the UCR suite): every warping
+  path has a cell with ``max(i, j) == k``, for each ``k < EDGE``, and the same from the end. The cheapest is paid.
+- LB_Keogh (Keogh, Ratanamahatana, "Exact indexing of dynamic time warping", 2005, section 4.2): a sample of the window
+  outside the query's envelope costs at least the square of its excess, as every column has a cell.
+- LB_Keogh the other way round: a sample of the query outside the window's envelope, as every row has a cell.
+Means of segments stand for their samples (Zhu, Shasha, 2003, section 4.1): the square of an excess is convex, so the
+mean of a segment costs no more than its samples do (Jensen).
+
+Everything here is float32 relative to a sample nearby; ``precision.BoundSlack`` bounds the error.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-FASTMATH: Final = {"nsz", "arcp", "contract", "afn", "reassoc"}
+from dtw.lanes import part
 
-SEGMENT: Final = 4
-"""Samples per segment: 16 numbers stand for a window of 64. Segments of 2 or 1 refuse more and gain nothing."""
+EDGE: Final = 4
+"""Shells at either end. One more would cost twice what it refuses."""
 
-_entry = njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+LANE_GROUP: Final = 64
+"""Windows per step of a bound."""
+
+SPAN: Final = 256
+"""Windows that share one copy of their samples in float32, relative to the first of them. A multiple of LANE_GROUP."""
+
+CONDITION_MAX: Final = 128.0
+"""A window whose neighbourhood reaches farther than this many of its standard deviations has the bound 0: too much of
+it would be rounding."""
 
 Array = NDArray[Any]
 
 
-@_entry
-def segment_means(rows: Array, segments: Array) -> None:
-    """Means of the segments of ``rows`` ``(count, length)`` into ``segments`` ``(length // SEGMENT, count)``; samples
-    behind the last whole segment are left out."""
-    for index in range(rows.shape[0]):
-        for part in range(segments.shape[0]):
-            total = 0.0
-            for t in range(part * SEGMENT, (part + 1) * SEGMENT):
-                total += rows[index, t]
-            segments[part, index] = total / SEGMENT
+@part
+def _cell(a: Any, b: Any) -> Any:
+    return (a - b) * (a - b)
 
 
-@_entry
-def segment_bounds(query: Array, segments: Array, lower: Array, upper: Array, bounds: Array) -> None:
-    """Lower bounds ``(count,)`` of the distances from ``query`` ``(n,)`` to windows given by their segment means.
+@part
+def _shells(q0: Any, q1: Any, q2: Any, q3: Any, c0: Any, c1: Any, c2: Any, c3: Any, far: Any) -> Any:
+    """The cheapest cell of each shell, added up. ``far`` holds what a cell 1, 2 and 3 off the diagonal costs beyond its
+    difference: 0, or infinity outside the band."""
+    one = min(_cell(q1, c1), min(_cell(q1, c0), _cell(q0, c1)) + far[0])
+    two = min(_cell(q2, c2), min(_cell(q2, c1), _cell(q1, c2)) + far[0])
+    two = min(two, min(_cell(q2, c0), _cell(q0, c2)) + far[1])
+    three = min(_cell(q3, c3), min(_cell(q3, c2), _cell(q2, c3)) + far[0])
+    three = min(three, min(_cell(q3, c1), _cell(q1, c3)) + far[1])
+    three = min(three, min(_cell(q3, c0), _cell(q0, c3)) + far[2])
+    return _cell(q0, c0) + one + two + three
 
-    LB_Keogh (Keogh, Ratanamahatana, "Exact indexing of dynamic time warping", 2005, section 4.2) on segment means
-    against the mean of the envelope (Zhu, Shasha, 2003, section 4.1): a sample outside the envelope costs at least the
-    square of its excess, and since that cost is convex, the mean of a segment costs no more than its samples do
-    (Jensen). ``segments`` is ``(n // SEGMENT, at least count)``.
+
+@part
+def edge_costs(query: Array, far: Array, samples: Array, ends: Array, shift: Array, scale: Array, total: Array) -> None:
+    """The shells of both ends of LANE_GROUP windows into ``total``.
+
+    ``samples`` and ``ends`` hold the series from the first window's first sample and from its EDGE last ones on.
     """
-    kind = query.dtype.type
-    length = query.shape[0]
-    highest = np.full(length, -np.inf, query.dtype)
-    lowest = np.full(length, np.inf, query.dtype)
-    for i in range(length):
-        value = query[i]
-        for j in range(lower[i], upper[i]):
-            highest[j] = max(highest[j], value)
-            lowest[j] = min(lowest[j], value)
-    zero, weight = kind(0), kind(SEGMENT)
-    bounds[:] = zero
-    for part in range(segments.shape[0]):
-        ceiling, floor = zero, zero
-        for t in range(part * SEGMENT, (part + 1) * SEGMENT):
-            ceiling += highest[t] / weight
-            floor += lowest[t] / weight
-        means = segments[part]
-        for index in range(bounds.shape[0]):
-            value = means[index]
-            excess = max(max(value - ceiling, floor - value), zero)
-            bounds[index] += weight * (excess * excess)
+    last = query.shape[0] - 1
+    for lane in range(LANE_GROUP):
+        origin, unit = shift[lane], scale[lane]
+        front = _shells(
+            query[0],
+            query[1],
+            query[2],
+            query[3],
+            (samples[lane] - origin) * unit,
+            (samples[lane + 1] - origin) * unit,
+            (samples[lane + 2] - origin) * unit,
+            (samples[lane + 3] - origin) * unit,
+            far,
+        )
+        back = _shells(
+            query[last],
+            query[last - 1],
+            query[last - 2],
+            query[last - 3],
+            (ends[lane + 3] - origin) * unit,
+            (ends[lane + 2] - origin) * unit,
+            (ends[lane + 1] - origin) * unit,
+            (ends[lane] - origin) * unit,
+            far,
+        )
+        total[lane] = front + back
+
+
+@part
+def _outside(value: Any, ceiling: Any, floor: Any, zero: Any) -> Any:
+    excess = max(max(value - ceiling, floor - value), zero)
+    return excess * excess
+
+
+@part
+def segment_costs(
+    summary: Array,
+    index: int,
+    other: int,
+    weight: Any,
+    other_weight: Any,
+    means: Array,
+    lows: Array,
+    highs: Array,
+    step: int,
+    shift: Array,
+    scale: Array,
+    forward: Array,
+    backward: Array,
+) -> None:
+    """Adds the shares of the segments ``index`` and ``other`` to both Keogh bounds of LANE_GROUP windows.
+
+    ``summary`` ``(3, parts)`` holds the means of the query's upper envelope, lower envelope and samples. ``means``,
+    ``lows`` and ``highs`` are of the series and its envelopes, before ``shift`` and ``scale``, from the first window's
+    first segment on; segments lie ``step`` apart.
+    """
+    zero = shift.dtype.type(0)
+    near_ceiling, near_floor, near_mean = summary[0, index], summary[1, index], summary[2, index]
+    far_ceiling, far_floor, far_mean = summary[0, other], summary[1, other], summary[2, other]
+    near_means, far_means = means[index * step :], means[other * step :]
+    near_lows, far_lows = lows[index * step :], lows[other * step :]
+    near_highs, far_highs = highs[index * step :], highs[other * step :]
+    for lane in range(LANE_GROUP):
+        origin, unit = shift[lane], scale[lane]
+        near = _outside((near_means[lane] - origin) * unit, near_ceiling, near_floor, zero)
+        far = _outside((far_means[lane] - origin) * unit, far_ceiling, far_floor, zero)
+        forward[lane] += weight * near + other_weight * far
+        near = _outside(near_mean, (near_highs[lane] - origin) * unit, (near_lows[lane] - origin) * unit, zero)
+        far = _outside(far_mean, (far_highs[lane] - origin) * unit, (far_lows[lane] - origin) * unit, zero)
+        backward[lane] += weight * near + other_weight * far

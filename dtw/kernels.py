@@ -1,383 +1,47 @@
-"""The lane kernel: one query against many candidates at once. It takes canonical arrays only; ``api.py`` and
+"""The batch kernels: one query against many candidates, or one pair. They take canonical arrays only; ``api.py`` and
 ``library.py`` validate.
 
-Rules of this file and of ``reference.py``
-- A compiled function calls only functions of its own file: numba notices a changed source for its disk cache by the
-  file of the function that it loads, not by the files of the functions that it calls.
-- No kernel starts a thread: many agent processes share the cores. All entry points release the GIL, so callers run
-  them in a worker thread.
-- ``FASTMATH`` leaves out nnan and ninf: the borders of the recurrence are infinite, and under those flags the compiler
-  may delete the comparisons that guard them.
-- The lane kernel may round as the processor likes, so it only proposes; ``reference.py`` decides.
-
-The recurrence (Sakoe, Chiba 1978, section II; squared cost, no root):
-``D(i, j) = (q[i] - c[j])**2 + min(D(i-1, j-1), D(i-1, j), D(i, j-1))`` with cells outside the band infinite.
+Rules for all compiled functions of this room
+- Entries are called from Python and kept in numba's disk cache; parts are inlined into entries. numba notices a changed
+  source by the file of the entry alone, so parts live in the files that ``cache.PARTS`` names: their contents are part
+  of the cache directory's name.
+- No kernel starts a thread: many agent processes share the cores. All entries release the GIL, so callers run them in a
+  worker thread.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-FASTMATH: Final = {"nsz", "arcp", "contract", "afn", "reassoc"}
-
-LANES: Final = 64
-"""Candidates per block. Measured against 32 and 128: enough to hide the latency of the recurrence, few enough that the
-row buffer and the block of a float32 window of 64 samples fit into a level-one cache together."""
-
-ABANDON_ROWS: Final = 8
-"""Rows between two looks at the row minimum. A look costs a pass over one row."""
-
-_LOOKS_MASK: Final = ABANDON_ROWS - 2
-assert ABANDON_ROWS >= 2 and ABANDON_ROWS & (ABANDON_ROWS - 1) == 0
+from dtw.lanes import FASTMATH, LANES, compare_block
 
 _entry = njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
-_part = njit(forceinline=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
 
 Array = NDArray[Any]
 
 
 @_entry
-def pack_rows(rows: Array, blocks: Array) -> None:
-    """Copy ``rows`` ``(count, length)`` into ``blocks`` ``(blocks, length, LANES)`` full of zeros."""
-    for index in range(rows.shape[0]):
-        block = blocks[index // LANES]
-        lane = index % LANES
-        for t in range(rows.shape[1]):
-            block[t, lane] = rows[index, t]
+def distance_rows(query: Array, rows: Array, lower: Array, upper: Array, cutoff: Any, out: Array) -> None:
+    """Distances ``(count,)`` from ``query`` ``(n,)`` to each row of ``rows`` ``(count, m)``, all of one dtype.
 
-
-# Lane kernel: one query, LANES candidates at a time, two rows at a time. The parts are inlined by force: as calls they
-# cost a third of the speed.
-
-
-@_part
-def _fill(row: Array, first: int, last: int, value: Any) -> None:
-    """Set the slots ``first <= j < last`` of all lanes."""
-    for index in range(first * LANES, last * LANES):
-        row[index] = value
-
-
-@_part
-def _step(difference: Any, diagonal: Any, top: Any, left: Any) -> Any:
-    return min(min(diagonal, top), left) + difference * difference
-
-
-@_part
-def _two_rows_left_edge(q0: Any, block: Array, row: Array, diagonal: Array, left: Array, j: int) -> None:
-    """One column that only the upper of the two rows covers."""
-    top_at = (j + 1) * LANES
-    for lane in range(LANES):
-        top = row[top_at + lane]
-        left[lane] = _step(q0 - block[j * LANES + lane], diagonal[lane], top, left[lane])
-        diagonal[lane] = top
-
-
-@_part
-def _two_rows_one_column(q0: Any, q1: Any, block: Array, row: Array, diagonal: Array, left: Array, j: int) -> None:
-    cells = row[j * LANES : (j + 2) * LANES]
-    samples = block[j * LANES : (j + 1) * LANES]
-    for lane in range(LANES):
-        sample = samples[lane]
-        top = cells[LANES + lane]
-        upper_left = left[lane]
-        upper = _step(q0 - sample, diagonal[lane], top, upper_left)
-        cells[LANES + lane] = _step(q1 - sample, upper_left, upper, cells[lane])
-        diagonal[lane] = top
-        left[lane] = upper
-
-
-@_part
-def _two_rows_four_columns(q0: Any, q1: Any, block: Array, row: Array, diagonal: Array, left: Array, j: int) -> None:
-    """Eight cells per lane between one load and one store of the edges: the middle stays in registers."""
-    cells = row[j * LANES : (j + 5) * LANES]
-    samples = block[j * LANES : (j + 4) * LANES]
-    for lane in range(LANES):
-        upper_left, lower_left = left[lane], cells[lane]
-        top = cells[LANES + lane]
-        upper = _step(q0 - samples[lane], diagonal[lane], top, upper_left)
-        lower_left = _step(q1 - samples[lane], upper_left, upper, lower_left)
-        cells[LANES + lane] = lower_left
-
-        next_top = cells[2 * LANES + lane]
-        next_upper = _step(q0 - samples[LANES + lane], top, next_top, upper)
-        lower_left = _step(q1 - samples[LANES + lane], upper, next_upper, lower_left)
-        cells[2 * LANES + lane] = lower_left
-
-        top = cells[3 * LANES + lane]
-        upper = _step(q0 - samples[2 * LANES + lane], next_top, top, next_upper)
-        lower_left = _step(q1 - samples[2 * LANES + lane], next_upper, upper, lower_left)
-        cells[3 * LANES + lane] = lower_left
-
-        next_top = cells[4 * LANES + lane]
-        next_upper = _step(q0 - samples[3 * LANES + lane], top, next_top, upper)
-        cells[4 * LANES + lane] = _step(q1 - samples[3 * LANES + lane], upper, next_upper, lower_left)
-        diagonal[lane] = next_top
-        left[lane] = next_upper
-
-
-@_part
-def _two_rows_right_edge(q1: Any, block: Array, row: Array, left: Array, j: int) -> None:
-    """One column that only the lower of the two rows covers; ``left`` is the upper row's last cell, then infinite."""
-    infinity = row.dtype.type(np.inf)
-    cells = row[j * LANES : (j + 2) * LANES]
-    for lane in range(LANES):
-        difference = q1 - block[j * LANES + lane]
-        cells[LANES + lane] = min(left[lane], cells[lane]) + difference * difference
-        left[lane] = infinity
-
-
-@_part
-def _first_row(query: Array, block: Array, row: Array, upper_bound: int) -> int:
-    """Prepare the row buffer so that an even number of rows is left; returns the first of them.
-
-    Slot 0 of ``row`` stands before the first sample. The first row has no predecessor but its left, so it is a running
-    sum.
+    Those above the cutoff come out infinite; a block whose lanes are all above it is abandoned.
     """
-    infinity = row.dtype.type(np.inf)
-    _fill(row, 1, block.shape[0] // LANES + 1, infinity)
-    _fill(row, 0, 1, row.dtype.type(0))
-    if query.shape[0] % 2 == 0:
-        return 0
-    for j in range(upper_bound):
-        for lane in range(LANES):
-            difference = query[0] - block[j * LANES + lane]
-            row[(j + 1) * LANES + lane] = row[j * LANES + lane] + difference * difference
-    _fill(row, 0, 1, infinity)
-    return 1
-
-
-@_part
-def _two_rows(
-    q0: Any,
-    q1: Any,
-    block: Array,
-    row: Array,
-    diagonal: Array,
-    left: Array,
-    start: Any,
-    middle: Any,
-    end: Any,
-    stop: Any,
-) -> None:
-    """Advance ``row`` from row i-1 to row i+1 in place.
-
-    Row i covers ``start <= j < end``, row i+1 ``middle <= j < stop``. Bounds never decrease and neighbouring rows
-    touch, hence ``start <= middle <= end <= stop``: the walk is an edge, a common middle and an edge. Walking right,
-    ``row`` left of j already holds row i+1 and from j+1 on still row i-1; ``diagonal`` keeps the one overwritten cell
-    of row i-1 and ``left`` the one of row i. Slots left of ``middle`` are never read again, slots right of ``stop`` are
-    still infinite.
-    """
-    infinity = row.dtype.type(np.inf)
-    for lane in range(LANES):
-        diagonal[lane] = row[start * LANES + lane]
-        left[lane] = infinity
-    for j in range(start, middle):
-        _two_rows_left_edge(q0, block, row, diagonal, left, j)
-    _fill(row, middle, middle + 1, infinity)
-    j = middle
-    while j + 4 <= end:
-        _two_rows_four_columns(q0, q1, block, row, diagonal, left, j)
-        j += 4
-    while j < end:
-        _two_rows_one_column(q0, q1, block, row, diagonal, left, j)
-        j += 1
-    while j < stop:
-        _two_rows_right_edge(q1, block, row, left, j)
-        j += 1
-
-
-@_part
-def _any_lane_within(row: Array, scratch: Array, first: int, last: int, cutoff: Any) -> bool:
-    """Whether any lane's minimum over the slots ``first <= j < last`` is at most the cutoff."""
-    _fill(scratch, 0, 1, row.dtype.type(np.inf))
-    j = first
-    while j + 4 <= last:
-        cells = row[j * LANES : (j + 4) * LANES]
-        for lane in range(LANES):
-            near = min(cells[lane], cells[LANES + lane])
-            far = min(cells[2 * LANES + lane], cells[3 * LANES + lane])
-            scratch[lane] = min(scratch[lane], min(near, far))
-        j += 4
-    while j < last:
-        cells = row[j * LANES : (j + 1) * LANES]
-        for lane in range(LANES):
-            scratch[lane] = min(scratch[lane], cells[lane])
-        j += 1
-    for lane in range(LANES):
-        if scratch[lane] <= cutoff:
-            return True
-    return False
-
-
-@_part
-def _block(
-    query: Array, block: Array, lower: Array, upper: Array, cutoff: Any, row: Array, diagonal: Array, left: Array
-) -> bool:
-    """Distances of one block into the last slot of ``row``; False when the block was abandoned.
-
-    Costs are never negative, so a row minimum is a lower bound of every later row: once all lanes exceed the cutoff, no
-    lane can come back under it.
-    """
-    infinity = row.dtype.type(np.inf)
-    rows = query.shape[0]
-    i = _first_row(query, block, row, upper[0])
-    while i < rows:
-        _two_rows(query[i], query[i + 1], block, row, diagonal, left, lower[i], lower[i + 1], upper[i], upper[i + 1])
-        look = cutoff < infinity and i & _LOOKS_MASK == _LOOKS_MASK
-        if look and not _any_lane_within(row, left, lower[i + 1], upper[i + 1] + 1, cutoff):
-            return False
-        i += 2
-    return True
-
-
-@_part
-def _heap_replace_largest(heap: Array, value: Any) -> None:
-    """Replace the root of a max-heap by a smaller value."""
-    size = heap.shape[0]
-    hole = 0
-    while 2 * hole + 1 < size:
-        child = 2 * hole + 1
-        if child + 1 < size and heap[child + 1] > heap[child]:
-            child += 1
-        if heap[child] <= value:
-            break
-        heap[hole] = heap[child]
-        hole = child
-    heap[hole] = value
-
-
-@_entry
-def distance_lanes(
-    query: Array,
-    blocks: Array,
-    count: int,
-    lower: Array,
-    upper: Array,
-    keep: int,
-    cutoff: Any,
-    grow: Any,
-    shift: Any,
-    out: Array,
-) -> Any:
-    """Distances from ``query`` ``(n,)`` to the first ``count`` candidates of ``blocks`` ``(blocks, m, LANES)``.
-
-    All of one dtype, C-contiguous; ``out`` is ``(blocks * LANES,)`` and gets ``inf`` for every distance above the
-    cutoff. With ``keep`` > 0 the cutoff shrinks while searching: it never goes below ``(sqrt(d) * grow + shift) ** 2``
-    where d is the ``keep``-th smallest distance so far, so the ``keep`` smallest and all that lie within that slack of
-    them survive. Returns the final cutoff.
-    """
-    length = blocks.shape[1]
-    infinity = query.dtype.type(np.inf)
-    row = np.empty((length + 1) * LANES, query.dtype)
-    diagonal = np.empty(LANES, query.dtype)
-    left = np.empty(LANES, query.dtype)
-    heap = np.full(keep, infinity, query.dtype)
-    for index in range((count + LANES - 1) // LANES):
-        results = out[index * LANES : (index + 1) * LANES]
-        for lane in range(LANES):
-            results[lane] = infinity
-        if not _block(query, blocks[index].reshape(-1), lower, upper, cutoff, row, diagonal, left):
-            continue
-        for lane in range(min(LANES, count - index * LANES)):
-            value = row[length * LANES + lane]
-            if value <= cutoff:
-                results[lane] = value
-                if keep > 0 and value < heap[0]:
-                    _heap_replace_largest(heap, value)
-                    root = np.sqrt(heap[0]) * grow + shift
-                    cutoff = min(cutoff, root * root)
-    return cutoff
-
-
-# Search: a cheap lower bound for every window, the recurrence only for those that it cannot refuse.
-
-
-@_part
-def _smallest(values: Array, rank: int) -> Any:
-    """The ``rank``-th smallest of the values, or infinity when there are fewer."""
-    heap = np.full(rank, np.inf, values.dtype)
-    for index in range(values.shape[0]):
-        if values[index] < heap[0]:
-            _heap_replace_largest(heap, values[index])
-    return heap[0]
-
-
-@_part
-def _promising_first(bounds: Array, threshold: Any, cutoff: Any, order: Array) -> int:
-    """Indices with a bound up to the cutoff into ``order``, those up to the threshold first; returns how many."""
-    size = 0
-    for index in range(bounds.shape[0]):
-        if bounds[index] <= threshold and bounds[index] <= cutoff:
-            order[size] = index
-            size += 1
-    for index in range(bounds.shape[0]):
-        if bounds[index] > threshold and bounds[index] <= cutoff:
-            order[size] = index
-            size += 1
-    return size
-
-
-@_part
-def _gather(rows: Array, chosen: Array, size: int, block: Array) -> None:
-    """Interleave ``size`` rows into ``block``; the lanes behind repeat the last, so that none delays abandoning."""
-    for lane in range(LANES):
-        source = rows[chosen[min(lane, size - 1)]]
-        for t in range(rows.shape[1]):
-            block[t * LANES + lane] = source[t]
-
-
-@_entry
-def nearest_lanes(
-    query: Array,
-    rows: Array,
-    bounds: Array,
-    lower: Array,
-    upper: Array,
-    keep: int,
-    cutoff: Any,
-    grow: Any,
-    shift: Any,
-    out: Array,
-) -> Any:
-    """As ``distance_lanes`` with ``keep`` > 0, for the first ``count`` of ``rows`` ``(at least count, n)``; passes over
-    those that their lower bound in ``bounds`` ``(count,)`` refuses.
-
-    ``out`` is ``(count,)``. The windows of the smallest bounds come first: they set a cutoff that few of the others get
-    under. Returns the final cutoff.
-    """
-    count, length = bounds.shape[0], rows.shape[1]
-    out[:] = query.dtype.type(np.inf)
-    order = np.empty(count, np.int64)
-    promising = _promising_first(bounds, _smallest(bounds, keep + LANES), cutoff, order)
+    count, length = rows.shape
     row = np.empty((length + 1) * LANES, query.dtype)
     diagonal = np.empty(LANES, query.dtype)
     left = np.empty(LANES, query.dtype)
     block = np.empty(length * LANES, query.dtype)
-    heap = np.full(keep, np.inf, query.dtype)
-    chosen = np.empty(LANES, np.int64)
-    position = 0
-    while position < promising:
-        size = 0
-        while position < promising and size < LANES:
-            if bounds[order[position]] <= cutoff:
-                chosen[size] = order[position]
-                size += 1
-            position += 1
-        if size == 0:
-            break
-        _gather(rows, chosen, size, block)
-        if not _block(query, block, lower, upper, cutoff, row, diagonal, left):
-            continue
+    for first in range(0, count, LANES):
+        size = min(LANES, count - first)
+        for lane in range(LANES):
+            source = rows[first + min(lane, size - 1)]
+            for t in range(length):
+                block[t * LANES + lane] = source[t]
+        finished = compare_block(query, block, lower, upper, cutoff, row, diagonal, left)
         for lane in range(size):
             value = row[length * LANES + lane]
-            if value <= cutoff:
-                out[chosen[lane]] = value
-                if value < heap[0]:
-                    _heap_replace_largest(heap, value)
-                    root = np.sqrt(heap[0]) * grow + shift
-                    cutoff = min(cutoff, root * root)
-    return cutoff
+            out[first + lane] = value if finished and value <= cutoff else query.dtype.type(np.inf)

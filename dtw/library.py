@@ -10,20 +10,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from functools import cached_property
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dtw import bounds as lower_bounds
-from dtw import kernels, reference
+from dtw import cascade, moving, reference
 from dtw.bands import Bounds, band_bounds
+from dtw.bounds import EDGE
 from dtw.errors import InvalidArgument, InvalidSeries
 from dtw.normalize import checked_array, checked_series, normalized
-from dtw.precision import Slack, rounded_up
+from dtw.precision import Slack, bound_slack, rounded_up
 from dtw.verify import VerifyResult, compare_claim
 
 Method = Literal["lanes", "scalar"]
+
+
+class Pruning(NamedTuple):
+    """How many windows each step of a search was left with. Each step is dearer than the one before."""
+
+    windows: int
+    after_segment_bound: int
+    after_sample_bound: int
+    compared: int
+    proposed: int
+
+    def refused_share(self) -> float:
+        """The share of windows that never reached the recurrence."""
+        return 1.0 - self.compared / self.windows if self.windows else 0.0
 
 
 class Neighbours(NamedTuple):
@@ -31,13 +46,39 @@ class Neighbours(NamedTuple):
 
     starts: NDArray[np.int64]
     distances: NDArray[np.float64]
+    pruning: Pruning = Pruning(0, 0, 0, 0, 0)
+
+
+SEGMENTS: Final = 14
+"""Segments per window in the first lower bound, about: 4 samples each in a window of 64."""
+
+
+class _Spans(NamedTuple):
+    """What ``cascade.window_bounds`` takes of the windows, in its order. No spans for windows that are too short."""
+
+    spans: NDArray[np.float32]
+    shifts: NDArray[np.float32]
+    scales: NDArray[np.float32]
+    usable: NDArray[np.float32]
+
+
+class _Band(NamedTuple):
+    """What a band asks for: its bounds per row, the errors, and the spans of segments and of single samples."""
+
+    bounds: Bounds
+    slack: Slack
+    reach: int
+    limits: NDArray[np.float64]
+    coarse: _Spans
+    fine: _Spans
 
 
 class WindowLibrary:
-    """All sliding windows of one series, z-normalised, with the segment means that most searches stop at.
+    """All sliding windows of one series, z-normalised when they are needed.
 
-    ``series`` is float64 ``(n,)`` and copied; ``dtype`` is that of the search, float32 or float64. Memory is about
-    ``n * window`` items. Immutable, so threads may search it at the same time; the kernels release the GIL.
+    ``series`` is float64 ``(n,)`` and copied; ``dtype`` is that of the search, float32 or float64. Memory is about 24
+    bytes per sample and 100 more for each band that was asked for, whatever the window. Threads may search it at the
+    same time; the kernels release the GIL.
 
     Raises ``InvalidSeries`` for data that cannot be matched and ``InvalidArgument`` for a bad window or dtype.
     """
@@ -47,10 +88,10 @@ class WindowLibrary:
         self.series = checked_series(series, window).copy()
         self.window = window
         self.count = self.series.shape[0] - window + 1
-        self._rows = self._normalized_rows()
-        self._segments = np.empty((window // lower_bounds.SEGMENT, self.count), self.dtype)
-        lower_bounds.segment_means(self._rows, self._segments)
-        self._bands: dict[int | None, tuple[Bounds, Slack]] = {}
+        self._means, self._inverses = np.empty(self.count), np.empty(self.count)
+        moving.window_statistics(self.series, window, 0, self.count, self._means, self._inverses)
+        self._segment = max(1, (window - 2 * EDGE) // SEGMENTS)
+        self._bands: dict[int | None, _Band] = {}
 
     def nearest(
         self,
@@ -77,17 +118,17 @@ class WindowLibrary:
         count = int(min(last_start + 1, self.count))
         if count <= 0:
             return Neighbours(np.empty(0, np.int64), np.empty(0, np.float64))
-        bounds, slack = self._banded(window_band)
-        # A choice rules out at most 2 * exclusion - 1 starts, its own among them, so the k chosen are among these many.
-        keep = int(min(count, (k - 1) * (2 * max(exclusion, 1) - 1) + 1))
+        band = self._banded(window_band)
+        # A choice rules out at most this many starts in a row, its own among them; see ``cascade``.
+        gap = 2 * max(exclusion, 1) - 1
         search = self._search_lanes if method == "lanes" else self._search_scalar
-        proposed, floors = search(pattern, count, keep, cutoff, bounds, slack)
+        proposed, floors, pruning = search(pattern, count, min(k, count), gap, cutoff, band)
         chosen = np.empty(min(k, count), np.int64)
         distances = np.empty(chosen.shape[0], np.float64)
         found = reference.choose_nearest(
-            pattern, self.series, proposed, floors, *bounds, int(exclusion), float(cutoff), chosen, distances
+            pattern, self.series, proposed, floors, *band.bounds, exclusion, float(cutoff), chosen, distances
         )
-        return Neighbours(chosen[:found], distances[:found])
+        return Neighbours(chosen[:found], distances[:found], pruning)
 
     def verify_nearest(
         self,
@@ -118,7 +159,7 @@ class WindowLibrary:
         return compare_claim(
             starts,
             distances,
-            expected,
+            (expected.starts, expected.distances),
             lambda known: self.distances_at(query, known, band),
             last_start,
             exclusion,
@@ -134,11 +175,12 @@ class WindowLibrary:
         windows = np.empty((at.shape[0], self.window), np.float64)
         reference.normalize_windows(self.series, at, windows)
         out = np.empty(at.shape[0], np.float64)
-        reference.distance_pairs(pattern, windows, *self._banded(window_band)[0], out)
+        reference.distance_pairs(pattern, windows, *self._banded(window_band).bounds, out)
         return out
 
-    def _normalized_rows(self) -> NDArray[Any]:
-        """All windows row-major ``(count, window)``, rounded to the search dtype."""
+    @cached_property
+    def _rows(self) -> NDArray[Any]:
+        """All windows row-major ``(count, window)``, rounded to the search dtype: what the plain loop walks over."""
         rows = np.empty((self.count, self.window), self.dtype)
         reference.normalize_windows(self.series, np.arange(self.count, dtype=np.int64), rows)
         return rows
@@ -159,50 +201,80 @@ class WindowLibrary:
             raise InvalidSeries(f"the query holds {values.shape[0]} samples, the library's windows {self.window}")
         return normalized(values)
 
-    def _banded(self, band: int | None) -> tuple[Bounds, Slack]:
+    def _banded(self, band: int | None) -> _Band:
         if band not in self._bands:
-            bounds = band_bounds(self.window, self.window, band)
-            self._bands[band] = bounds, Slack.of(self.window, bounds, self.dtype)
+            self._bands[band] = self._prepare(band)
         return self._bands[band]
 
+    def _prepare(self, band: int | None) -> _Band:
+        bounds = band_bounds(self.window, self.window, band)
+        slack = Slack.of(self.window, bounds, self.dtype)
+        relative, absolute = bound_slack(self.window)
+        reach = self.window - 1 if band is None else min(int(band), self.window - 1)
+        limits = np.array([slack.grow(), slack.shift(), 1.0 + relative, absolute])
+        lowest, highest = np.empty_like(self.series), np.empty_like(self.series)
+        moving.moving_extremes(self.series, reach, lowest, highest)
+        fine = self._spans(self.series, lowest, highest)
+        averages = [np.empty(self.series.shape[0] - self._segment + 1) for _ in range(3)]
+        for values, out in zip((self.series, lowest, highest), averages, strict=True):
+            moving.moving_means(values, self._segment, out)
+        return _Band(bounds, slack, reach, limits, self._spans(averages[0], averages[1], averages[2]), fine)
+
+    def _spans(self, values: NDArray[np.float64], lowest: NDArray[np.float64], highest: NDArray[np.float64]) -> _Spans:
+        shape = moving.span_shape(self.count, self.window) if self.window >= 2 * EDGE else (0, 4, 0)
+        spans = np.empty(shape, np.float32)
+        shifts, scales, usable = (np.zeros(self.count, np.float32) for _ in range(3))
+        moving.fill_spans(self.series, values, lowest, highest, self.window, spans)
+        moving.fill_scales(self.series, self._means, self._inverses, spans, shifts, scales, usable)
+        return _Spans(spans, shifts, scales, usable)
+
     def _search_lanes(
-        self, pattern: NDArray[np.float64], count: int, keep: int, cutoff: float, bounds: Bounds, slack: Slack
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Starts and lower bounds, ascending by the bound, of all windows that can be among the ``keep`` nearest."""
-        computed = np.empty(count, self.dtype)
-        kind = self.dtype.type
-        query = pattern.astype(self.dtype)
-        floors = np.empty(count, self.dtype)
-        lower_bounds.segment_bounds(query, self._segments, *bounds, floors)
-        final = kernels.nearest_lanes(
+        self, pattern: NDArray[np.float64], count: int, k: int, gap: int, cutoff: float, band: _Band
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], Pruning]:
+        """Starts and lower bounds, ascending by the bound, of all windows that can be among the k nearest."""
+        query, single = pattern.astype(self.dtype), pattern.astype(np.float32)
+        starts, values = np.empty(count + 1, np.int64), np.empty(count + 1, self.dtype)
+        floors, counts = np.zeros(count, np.float32), np.zeros(3, np.int64)
+        if len(band.coarse.spans):
+            infinite = np.float32(np.inf)
+            cascade.window_bounds(single, self._segment, band.reach, *band.coarse, 0, count, infinite, floors)
+        found = cascade.nearest_windows(
             query,
-            self._rows,
+            single,
+            band.reach,
+            self.series,
+            self._means,
+            self._inverses,
+            *band.fine,
             floors,
-            *bounds,
-            keep,
-            rounded_up(slack.ceiling(cutoff), self.dtype),
-            rounded_up(slack.grow(), self.dtype),
-            rounded_up(slack.shift(), self.dtype),
-            computed,
+            *band.bounds,
+            k,
+            gap,
+            rounded_up(band.slack.ceiling(cutoff), self.dtype),
+            band.limits,
+            starts,
+            values,
+            counts,
         )
-        return _proposals(computed, kind(final), slack)
+        pruning = Pruning(count, int(counts[0]), int(counts[1]), int(counts[2]), found)
+        return *_by_floor(starts[:found], band.slack.floors(values[:found])), pruning
 
     def _search_scalar(
-        self, pattern: NDArray[np.float64], count: int, keep: int, cutoff: float, bounds: Bounds, slack: Slack
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        self, pattern: NDArray[np.float64], count: int, k: int, gap: int, cutoff: float, band: _Band
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], Pruning]:
         """The same by the plain loop over every window."""
         computed = np.empty(count, self.dtype)
-        reference.distance_pairs(pattern.astype(self.dtype), self._rows[:count], *bounds, computed)
+        reference.distance_pairs(pattern.astype(self.dtype), self._rows[:count], *band.bounds, computed)
+        keep = min(count, (k - 1) * gap + 1)
         last_kept = float(np.partition(computed, keep - 1)[keep - 1])
-        return _proposals(computed, slack.ceiling(min(cutoff, last_kept)), slack)
+        near = np.flatnonzero(computed <= band.slack.ceiling(min(cutoff, last_kept)))
+        near = near[np.isfinite(computed[near])]
+        return *_by_floor(near, band.slack.floors(computed[near])), Pruning(count, count, count, count, len(near))
 
 
-def _proposals(computed: NDArray[Any], final: Any, slack: Slack) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    near = np.flatnonzero(computed <= final)
-    near = near[np.isfinite(computed[near])]
-    floors = slack.floors(computed[near])
+def _by_floor(starts: NDArray[Any], floors: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     order = np.argsort(floors, kind="stable")
-    return near[order].astype(np.int64, copy=False), floors[order]
+    return starts[order].astype(np.int64, copy=False), floors[order]
 
 
 def checked_dtype(dtype: Any) -> np.dtype[Any]:

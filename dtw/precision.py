@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtw.bands import Bounds, band_width_max
-from dtw.bounds import SEGMENT
+from dtw.bounds import CONDITION_MAX
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,6 @@ class Slack:
     without fused operations costs a relative ``(2 n + 2) * u`` of the square. It holds for every path, hence for the
     minimum. ``u`` is half of ``epsilon``; the formulas use the whole, which also covers the exact kernel's own float64
     rounding.
-
-    A computed lower bound on segment means (``bounds.segment_bounds``) keeps the left half:
-    ``sqrt(bound) <= sqrt(exact) * (1 + relative) + absolute``. Rounding and averaging the rows moves its root by at
-    most ``(SEGMENT + 1) * u * sqrt(n)``. The envelope has at most the norm ``sqrt(width * n)``, since a sample is its
-    maximum at most ``width`` times, and moves the root by ``(SEGMENT + 2) * u * sqrt(width * n)``. Differences, squares
-    and sum are again relative. The factor ``SEGMENT`` in ``absolute`` covers both, and the distances as well.
     """
 
     relative: float
@@ -39,7 +33,7 @@ class Slack:
     @classmethod
     def of(cls, window: int, bounds: Bounds, dtype: Any) -> Slack:
         epsilon = float(np.finfo(dtype).eps)
-        absolute = 2.0 * SEGMENT * epsilon * math.sqrt(band_width_max(bounds) * window)
+        absolute = 2.0 * epsilon * math.sqrt(band_width_max(bounds) * window)
         return cls(relative=(2 * window + 8) * epsilon, absolute=absolute)
 
     def grow(self) -> float:
@@ -57,6 +51,21 @@ class Slack:
         """Lower bounds of the exact distances, same shape, float64."""
         roots = np.sqrt(computed.astype(np.float64))
         return np.asarray(np.maximum(0.0, (roots - self.absolute) / (1.0 + 2.0 * self.relative)) ** 2)
+
+
+def bound_slack(window: int) -> tuple[float, float]:
+    """``(relative, absolute)`` such that a computed bound of ``cascade.window_bounds`` satisfies
+    ``sqrt(bound) <= sqrt(exact) * (1 + relative) + absolute``.
+
+    Why: samples and the window's mean are rounded to float32 relative to a sample nearby, so with magnitudes up to
+    CONDITION_MAX standard deviations (others are not bounded at all). Rounding both, their difference and its product
+    with the scale moves a normalised value by at most ``10 * CONDITION_MAX`` units; the query and its envelope, with
+    values up to ``sqrt(window)``, add ``4 * sqrt(window)``. A bound is the square of the norm of at most ``window``
+    such terms, and a minimum or maximum of terms moves no farther than they do.
+    """
+    epsilon = float(np.finfo(np.float32).eps)
+    root = math.sqrt(window)
+    return (2 * window + 8) * epsilon, epsilon * root * (10.0 * CONDITION_MAX + 4.0 * root)
 
 
 def rounded_up(value: float, dtype: Any) -> Any:

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from dtw import bounds as lower_bounds
-from dtw import kernels, reference
+from dtw import cascade, kernels, moving, reference
 from dtw.bands import band_bounds
-from dtw.library import checked_dtype
+from dtw.library import WindowLibrary, checked_dtype
 
 Progress = Callable[[int, int, str], None]
 """Called with (kernels ready, kernels in total, name of the one just made ready)."""
@@ -31,12 +30,15 @@ _DISPATCHERS = (
     reference.distance_pair,
     reference.distance_pairs,
     reference.normalize_windows,
-    kernels.pack_rows,
-    kernels.distance_lanes,
-    lower_bounds.segment_means,
-    lower_bounds.segment_bounds,
-    kernels.nearest_lanes,
     reference.choose_nearest,
+    kernels.distance_rows,
+    moving.window_statistics,
+    moving.moving_extremes,
+    moving.moving_means,
+    moving.fill_spans,
+    moving.fill_scales,
+    cascade.window_bounds,
+    cascade.nearest_windows,
 )
 
 
@@ -87,29 +89,12 @@ def _shared_calls(dtype: np.dtype[Any]) -> dict[str, Callable[[], object]]:
 
 
 def _search_calls(dtype: np.dtype[Any]) -> dict[str, Callable[[], object]]:
-    kind = dtype.type
-    blocks = np.zeros((1, 2, kernels.LANES), dtype)
-    query, out, bounds = np.zeros(2, dtype), np.zeros(kernels.LANES, dtype), band_bounds(2, 2, None)
+    rows, out = np.zeros((1, 2), dtype), np.zeros(1, dtype)
     return {
-        "pack_rows": lambda: kernels.pack_rows(np.zeros((1, 2), dtype), blocks),
-        "distance_lanes": lambda: kernels.distance_lanes(
-            query, blocks, 1, *bounds, 1, kind(np.inf), kind(1), kind(0), out
+        "distance_rows": lambda: kernels.distance_rows(
+            rows[0].copy(), rows, *band_bounds(2, 2, None), dtype.type(np.inf), out
         ),
-        "segment_means": lambda: lower_bounds.segment_means(np.zeros((1, 2), dtype), np.zeros((0, 1), dtype)),
-        "segment_bounds": lambda: lower_bounds.segment_bounds(
-            query, np.zeros((0, 1), dtype), *bounds, np.zeros(1, dtype)
-        ),
-        "nearest_lanes": lambda: kernels.nearest_lanes(
-            query,
-            np.zeros((1, 2), dtype),
-            np.zeros(1, dtype),
-            *bounds,
-            1,
-            kind(np.inf),
-            kind(1),
-            kind(0),
-            np.zeros(1, dtype),
-        ),
+        "nearest_windows": lambda: WindowLibrary(np.arange(16.0), 8, dtype).nearest(np.arange(8.0), 1, 2, 8),
     }
 
 

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dtw import api, kernels, reference
-from dtw import bounds as lower_bounds
+from dtw import api, cascade, kernels, lanes, moving, reference
 from dtw.bands import band_bounds
 from dtw.errors import InvalidArgument, InvalidSeries
 from tests.oracles import dtw_naive
@@ -21,13 +20,17 @@ ENTRIES = [
     reference.distance_pair,
     reference.distance_pairs,
     reference.normalize_windows,
-    kernels.pack_rows,
-    kernels.distance_lanes,
-    lower_bounds.segment_means,
-    lower_bounds.segment_bounds,
-    kernels.nearest_lanes,
     reference.choose_nearest,
+    kernels.distance_rows,
+    moving.window_statistics,
+    moving.moving_extremes,
+    moving.moving_means,
+    moving.fill_spans,
+    moving.fill_scales,
+    cascade.window_bounds,
+    cascade.nearest_windows,
 ]
+ROOM = (cascade, kernels, lanes, moving, reference)
 lengths = st.integers(1, 21)
 bands = st.none() | st.integers(0, 22)
 seeds = st.integers(0, 2**32 - 1)
@@ -61,16 +64,16 @@ def test_lanes_and_plain_loop_agree_with_the_full_matrix(
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 70), st.integers(1, 70), bands, st.integers(1, 2 * kernels.LANES + 3), seeds, dtypes)
+@given(st.integers(1, 70), st.integers(1, 70), bands, st.integers(1, 2 * lanes.LANES + 3), seeds, dtypes)
 def test_lanes_equal_the_plain_loop(n: int, m: int, band: int | None, count: int, seed: int, dtype: Any) -> None:
     rng = np.random.default_rng(seed)
     query, rows = rng.standard_normal(n).astype(dtype), rng.standard_normal((count, m)).astype(dtype)
-    lanes, scalar = (api.one_to_many(query, rows, band, method=method) for method in ("lanes", "scalar"))
-    np.testing.assert_allclose(lanes, scalar, rtol=relative_tolerance(dtype))
+    blocks, scalar = (api.one_to_many(query, rows, band, method=method) for method in ("lanes", "scalar"))
+    np.testing.assert_allclose(blocks, scalar, rtol=relative_tolerance(dtype))
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(2, 70), bands, st.integers(1, 2 * kernels.LANES + 3), st.floats(0, 1), seeds, dtypes)
+@given(st.integers(2, 70), bands, st.integers(1, 2 * lanes.LANES + 3), st.floats(0, 1), seeds, dtypes)
 def test_abandoning_never_changes_an_answer_within_the_cutoff(
     n: int, band: int | None, count: int, quantile: float, seed: int, dtype: Any
 ) -> None:
@@ -87,17 +90,14 @@ def test_hopeless_blocks_are_really_abandoned() -> None:
     """A cutoff that no candidate meets must save most of the work, and a cutoff of zero still finds the twin."""
     rng = np.random.default_rng(5)
     query = rng.standard_normal(256).astype(np.float32)
-    rows = rng.standard_normal((20 * kernels.LANES, 256)).astype(np.float32)
+    rows = rng.standard_normal((20 * lanes.LANES, 256)).astype(np.float32)
     rows[777] = query
-    blocks = np.zeros((20, 256, kernels.LANES), np.float32)
-    kernels.pack_rows(rows, blocks)
 
     def seconds(cutoff: float) -> tuple[float, Any]:
         out = np.empty(rows.shape[0], np.float32)
         bounds = band_bounds(256, 256, 25)
         began = time.perf_counter()
-        limits = np.float32(cutoff), np.float32(1), np.float32(0)
-        kernels.distance_lanes(query, blocks, rows.shape[0], *bounds, 0, *limits, out)
+        kernels.distance_rows(query, rows, *bounds, np.float32(cutoff), out)
         return time.perf_counter() - began, out
 
     complete = min(seconds(np.inf)[0] for _ in range(7))
@@ -119,16 +119,14 @@ def test_any_non_decreasing_touching_bounds_will_do(n: int, m: int, seed: int) -
     allowed = [[lower[i] <= j < upper[i] for j in range(m)] for i in range(n)]
     query, rows = rng.standard_normal(n), rng.standard_normal((3, m))
     expected = [dtw_naive.distance_within(query.tolist(), row.tolist(), allowed) for row in rows]
-    plain, lanes = np.empty(3), np.empty(kernels.LANES)
+    plain, blocks = np.empty(3), np.empty(3)
     reference.distance_pairs(query, rows, lower, upper, plain)
     assert plain.tolist() == expected
-    blocks = np.zeros((1, m, kernels.LANES))
-    kernels.pack_rows(rows, blocks)
-    kernels.distance_lanes(query, blocks, 3, lower, upper, 0, np.inf, 1.0, 0.0, lanes)
-    np.testing.assert_allclose(lanes[:3], expected, rtol=1e-12)
+    kernels.distance_rows(query, rows, lower, upper, np.inf, blocks)
+    np.testing.assert_allclose(blocks, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("count", [1, kernels.LANES - 1, kernels.LANES, kernels.LANES + 1])
+@pytest.mark.parametrize("count", [1, lanes.LANES - 1, lanes.LANES, lanes.LANES + 1])
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 8, 9])
 def test_sizes_around_block_strip_and_unrolled_columns(n: int, count: int) -> None:
     rng = np.random.default_rng(n)
@@ -149,14 +147,12 @@ def test_a_distance_is_symmetric_zero_to_itself_and_below_euclid(n: int, band: i
 
 
 def test_compiler_flags_are_explicit_and_keep_infinities() -> None:
-    assert {"nsz", "arcp", "contract", "afn", "reassoc"} == kernels.FASTMATH
-    dispatchers = [
-        value for module in (kernels, reference) for value in vars(module).values() if hasattr(value, "targetoptions")
-    ]
+    assert {"nsz", "arcp", "contract", "afn", "reassoc"} == lanes.FASTMATH
+    dispatchers = [value for module in ROOM for value in vars(module).values() if hasattr(value, "targetoptions")]
     assert len(dispatchers) > len(ENTRIES)
     for dispatcher in dispatchers:
         options = dispatcher.targetoptions
-        assert options["fastmath"] in (kernels.FASTMATH, reference.FASTMATH_NONE)
+        assert options["fastmath"] in (lanes.FASTMATH, reference.FASTMATH_NONE)
         assert options["fastmath"] is not True
         assert options["nogil"]
         assert not options.get("parallel", False)
@@ -164,22 +160,20 @@ def test_compiler_flags_are_explicit_and_keep_infinities() -> None:
         assert type(entry._cache).__name__ == "FunctionCache"
 
 
-@pytest.mark.parametrize("entry", ["distance_pairs", "distance_lanes"])
+@pytest.mark.parametrize("entry", ["distance_pairs", "distance_rows"])
 def test_a_long_call_lets_other_threads_run(entry: str) -> None:
     query = np.zeros(128)
     bounds = band_bounds(128, 128, None)
-    count = 64 * kernels.LANES
+    count = 64 * lanes.LANES
 
     def plain() -> None:
         reference.distance_pairs(query, np.zeros((count, 128)), *bounds, np.empty(count))
 
-    def lanes() -> None:
+    def blocks() -> None:
         for _ in range(8):
-            out = np.empty(count)
-            blocks = np.zeros((64, 128, kernels.LANES))
-            kernels.distance_lanes(query, blocks, count, *bounds, 0, np.inf, 1.0, 0.0, out)
+            kernels.distance_rows(query, np.zeros((count, 128)), *bounds, np.inf, np.empty(count))
 
-    call = plain if entry == "distance_pairs" else lanes
+    call = plain if entry == "distance_pairs" else blocks
     call()
     worker = threading.Thread(target=call)
     ticks = 0
@@ -240,9 +234,9 @@ def test_other_memory_layouts_and_types_give_the_same_answer() -> None:
     expected = api.one_to_many(rows[0].astype(float), rows.astype(float))
     frozen = rows.astype(float)
     frozen.flags.writeable = False
-    compiled = len(kernels.distance_lanes.signatures)
+    compiled = len(kernels.distance_rows.signatures)
     for variant in (rows, np.asfortranarray(rows), rows.astype(np.int16), frozen, rows.astype(">f8"), rows.tolist()):
         assert np.array_equal(api.one_to_many(np.asarray(variant)[0], variant), expected)
-    assert len(kernels.distance_lanes.signatures) == compiled, "a variant reached the kernel uncanonical"
+    assert len(kernels.distance_rows.signatures) == compiled, "a variant reached the kernel uncanonical"
     assert api.one_to_many(rows[0].astype(np.float32), rows.astype(np.float32)).dtype == np.float32
     assert api.one_to_many(rows[0].astype(np.float32), rows.astype(np.float64)).dtype == np.float64

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dtw import api, kernels, reference
-from dtw import bounds as lower_bounds
+from dtw import api, cascade, moving, reference
 from dtw.bands import band_bounds
 from dtw.errors import InvalidArgument, InvalidSeries
 from dtw.library import LibraryBank, WindowLibrary
@@ -238,35 +237,81 @@ def test_a_bank_says_which_indices_it_knows() -> None:
             call()
 
 
-@settings(max_examples=60, deadline=None)
-@given(seed=seeds, window=st.integers(4, 70), band=st.none() | st.integers(0, 9), dtype=dtypes, jump=st.booleans())
+def search_bounds(library: WindowLibrary, query: Any, band: int | None, segment: str) -> Any:
+    """What ``cascade.window_bounds`` says of every window, and the error that it may have made."""
+    prepared = library._prepare(band)
+    out = np.zeros(library.count, np.float32)
+    size, spans = (library._segment, prepared.coarse) if segment == "coarse" else (1, prepared.fine)
+    pattern = normalized_windows(query, library.window)[0].astype(np.float32)
+    cascade.window_bounds(pattern, size, prepared.reach, *spans, 0, library.count, np.float32(np.inf), out)
+    return out, prepared.limits[2], prepared.limits[3]
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    seed=seeds,
+    window=st.integers(8, 70),
+    band=st.none() | st.integers(0, 9),
+    kind=st.sampled_from(["walk", "jump", "offset", "steps", "tiny"]),
+    segment=st.sampled_from(["coarse", "fine"]),
+)
 def test_a_lower_bound_stays_below_the_exact_distance(
-    seed: int, window: int, band: int | None, dtype: Any, jump: bool
+    seed: int, window: int, band: int | None, kind: str, segment: str
 ) -> None:
-    series = walk(seed, window + 90)
-    if jump:
+    series = walk(seed, window + 400)
+    if kind == "jump":
         series[window // 2 :] += 1e6
-    rows = normalized_windows(series, window)
-    query, bounds = rows[seed % len(rows)].copy(), band_bounds(window, window, band)
-    means = np.empty((window // lower_bounds.SEGMENT, len(rows)), dtype)
-    lower_bounds.segment_means(rows.astype(dtype), means)
-    computed = np.empty(len(rows), dtype)
-    lower_bounds.segment_bounds(query.astype(dtype), means, *bounds, computed)
-    exact = np.empty(len(rows))
-    reference.distance_pairs(query, rows, *bounds, exact)
-    slack = Slack.of(window, bounds, dtype)
-    assert np.all(np.sqrt(computed) <= np.sqrt(exact) * (1 + slack.relative) + slack.absolute)
+    elif kind == "offset":
+        series += 1e9
+    elif kind == "steps":
+        series = np.round(series / 4)
+    elif kind == "tiny":
+        series *= 1e-120
+    start = seed % (window + 100)
+    query = series[start : start + window] + walk(seed + 1, window) * (seed % 3) / 4
+    library = WindowLibrary(series, window)
+    computed, grow, shift = search_bounds(library, query, band, segment)
+    exact = library.distances_at(query, np.arange(library.count), band)
+    assert np.all(np.sqrt(computed) <= np.sqrt(exact) * grow + shift)
 
 
-def test_most_windows_are_refused_by_their_lower_bound() -> None:
+@pytest.mark.parametrize(("segment", "share"), [("coarse", 0.9), ("fine", 0.93)])
+def test_most_windows_are_refused_by_their_lower_bound(segment: str, share: float) -> None:
     """Otherwise the bound would be sound but useless."""
-    series, window = walk(5, 4000), 64
-    rows, bounds = normalized_windows(series, window).astype(np.float32), band_bounds(window, window, 6)
-    means = np.empty((window // lower_bounds.SEGMENT, len(rows)), np.float32)
-    lower_bounds.segment_means(rows, means)
-    query, out, kind = rows[0].copy(), np.empty(len(rows), np.float32), np.float32
-    computed = np.empty(len(rows), np.float32)
-    lower_bounds.segment_bounds(query, means, *bounds, computed)
-    final = kernels.nearest_lanes(query, rows, computed, *bounds, 8, kind(np.inf), kind(1), kind(0), out)
-    assert np.mean(computed > final) > 0.8
-    assert out[0] == 0.0
+    series = walk(5, 4000)
+    library = WindowLibrary(series, 64)
+    computed, _, _ = search_bounds(library, series[:64], 6, segment)
+    found = library.nearest(series[:64], 8, 6, 4000, exclusion=5)
+    assert np.mean(computed > found.distances[-1]) > share
+
+
+@pytest.mark.parametrize("window", [8, 9, 33, 64, 130])
+def test_statistics_are_those_of_the_reference(window: int) -> None:
+    series = np.concatenate([np.full(window + 3, 7.0), walk(3, 700) * 1e-3 + 1e6, np.full(window, -1.0)])
+    windows = normalized_windows(series, window)
+    library = WindowLibrary(series, window)
+    starts = np.arange(library.count)
+    relative = np.lib.stride_tricks.sliding_window_view(series, window) - series[starts][:, None]
+    rebuilt = (relative - library._means[:, None]) * library._inverses[:, None]
+    np.testing.assert_allclose(rebuilt, windows, rtol=1e-15, atol=1e-15)
+    assert (library._inverses == 0).tolist() == (~windows.any(axis=1)).tolist()
+
+
+@pytest.mark.parametrize("reach", [0, 1, 2, 3, 7, 8, 300])
+@pytest.mark.parametrize("n", [1, 2, 9, 200])
+def test_moving_extremes_are_those_of_slices(n: int, reach: int) -> None:
+    series = walk(n, n)
+    lowest, highest = np.empty(n), np.empty(n)
+    moving.moving_extremes(series, reach, lowest, highest)
+    parts = [series[max(0, i - reach) : i + reach + 1] for i in range(n)]
+    assert lowest.tolist() == [part.min() for part in parts]
+    assert highest.tolist() == [part.max() for part in parts]
+
+
+def test_a_repeated_past_needs_few_comparisons() -> None:
+    """The search's own count of its work: most windows never reach the recurrence."""
+    series = walk(8, 20_000)
+    found = WindowLibrary(series, 64).nearest(series[-64:], 1, 6, 19_000)
+    assert found.pruning.windows == 19_001
+    assert found.pruning.compared < 0.02 * found.pruning.windows
+    assert found.pruning.compared >= found.pruning.proposed >= 1

@@ -30,7 +30,9 @@ def test_mean_zero_deviation_one_whatever_the_offset(window: int, seed: int, off
     values = offset + np.random.default_rng(seed).standard_normal(60)
     windows = normalized_windows(values, window)
     np.testing.assert_allclose(windows.mean(axis=1), 0, atol=1e-12)
-    np.testing.assert_allclose(windows.std(axis=1), 1, atol=1e-12)
+    raw = np.lib.stride_tricks.sliding_window_view(values, window)
+    varies = raw.std(axis=1) > 2e-12 * np.abs(raw).max(axis=1)  # a window of two samples may hold nearly equal ones
+    np.testing.assert_allclose(windows[varies].std(axis=1), 1, atol=1e-12)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -7.3, 1e-300, 1e149])

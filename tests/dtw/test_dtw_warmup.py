@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dtw import api, cache, kernels, reference
+from dtw import api, cache, cascade, kernels, moving, reference
 from dtw.errors import InvalidArgument
 from dtw.library import WindowLibrary
 from dtw.warmup import warmup
@@ -38,7 +39,7 @@ def test_progress_counts_up_to_the_total() -> None:
 
 def test_nothing_is_compiled_after_the_warm_up() -> None:
     warmup()
-    modules = (kernels, reference)
+    modules = (cascade, kernels, moving, reference)
     entries = [value for module in modules for value in vars(module).values() if hasattr(value, "signatures")]
     before = [len(entry.signatures) for entry in entries]
     series = np.cumsum(np.random.default_rng(0).standard_normal(100))
@@ -74,15 +75,36 @@ def test_other_dtypes_are_refused() -> None:
 
 def test_one_dtype_warms_no_search_in_the_other() -> None:
     report = warmup(dtypes=(np.float32,))
-    assert "distance_lanes[float32]" in report.kernels
-    assert "distance_lanes[float64]" not in report.kernels
+    assert "distance_rows[float32]" in report.kernels
+    assert "distance_rows[float64]" not in report.kernels
     assert "choose_nearest[float64]" in report.kernels
 
 
 def test_a_chosen_cache_directory_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "mine"))
-    assert cache.configure_cache_directory() == tmp_path / "mine"
+    assert cache.configure_cache_directory() == tmp_path / "mine" / f"parts-{cache.parts_digest()}"
     assert not (tmp_path / "mine").exists()
+
+
+def test_the_parts_name_the_directory_since_numba_does_not_see_them(tmp_path: Path) -> None:
+    """An entry that inlines a part of another file would be loaded from the cache although the part has changed."""
+    for name in cache.PARTS:
+        (tmp_path / name).write_bytes((ROOT / "dtw" / name).read_bytes())
+    assert cache.parts_digest(tmp_path) == cache.parts_digest()
+    (tmp_path / cache.PARTS[0]).write_text("changed")
+    assert cache.parts_digest(tmp_path) != cache.parts_digest()
+
+
+def test_only_the_named_files_hold_parts_that_others_inline() -> None:
+    for path in sorted((ROOT / "dtw").glob("*.py")):
+        imported = set(re.findall(r"^from dtw\.(\w+) import", path.read_text(), re.M))
+        kernels_of = {
+            name
+            for name in imported
+            if re.search(r"^(@|_?\w+ = )(part|exact_part|_part|njit)", (ROOT / "dtw" / f"{name}.py").read_text(), re.M)
+        }
+        if "njit(" in path.read_text():
+            assert kernels_of <= {Path(name).stem for name in cache.PARTS} | {"reference"}, path.name
 
 
 def run_import(environment: dict[str, str]) -> str:
@@ -101,10 +123,10 @@ def run_import(environment: dict[str, str]) -> str:
 
 def test_the_default_is_private_to_the_user_and_keyed_by_versions(tmp_path: Path) -> None:
     chosen = Path(run_import({"HOME": str(tmp_path)}))
-    assert chosen.parent == tmp_path / ".cache" / "trading-swarm" / "numba"
+    assert chosen.parents[1] == tmp_path / ".cache" / "trading-swarm" / "numba"
     assert chosen.is_dir()
     assert chosen.stat().st_mode & 0o077 == 0
-    assert f"numba-{cache.version('numba')}" in chosen.name
+    assert f"numba-{cache.version('numba')}" in chosen.parent.name
 
 
 def test_an_unwritable_home_leaves_numba_to_its_default(tmp_path: Path) -> None:

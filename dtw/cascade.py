@@ -1,0 +1,257 @@
+"""The search among the windows of a series: cheap lower bounds for all, dearer ones for fewer, the recurrence for few.
+
+After the UCR suite (Rakthanmanon et al., 2012, section 4), turned by a right angle: where that asks one bound after the
+other of one window, this asks one bound of LANE_GROUP neighbouring windows at once. Reordering and early abandoning of
+a bound would only help single windows, and a step for 32 of them is done before a branch would have been predicted.
+
+Like every kernel that computes in lanes, this proposes and ``reference.choose_nearest`` decides.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from dtw.bounds import EDGE, LANE_GROUP, SPAN, edge_costs, segment_costs
+from dtw.choice import (
+    any_within,
+    compact,
+    count_within,
+    indices_within,
+    insert,
+    limit_of,
+    next_block,
+    smallest_of_groups,
+    tightened,
+    worth_refining,
+)
+from dtw.lanes import FASTMATH, LANES, compare_block, exact_part, part
+
+_entry = njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+
+Array = NDArray[Any]
+
+
+@part
+def _query_segments(query: Array, band: int, segment: int, parts: int, summary: Array) -> None:
+    """Means of the query's upper envelope, lower envelope and samples per segment, into
+    ``summary``."""
+    length = query.shape[0]
+    weight = query.dtype.type(segment)
+    for index in range(parts):
+        ceiling, floor, mean = query.dtype.type(0), query.dtype.type(0), query.dtype.type(0)
+        for j in range(EDGE + index * segment, EDGE + (index + 1) * segment):
+            highest, lowest = query[j], query[j]
+            for i in range(max(0, j - band), min(length, j + band + 1)):
+                highest = max(highest, query[i])
+                lowest = min(lowest, query[i])
+            ceiling += highest
+            floor += lowest
+            mean += query[j]
+        summary[0, index] = ceiling / weight
+        summary[1, index] = floor / weight
+        summary[2, index] = mean / weight
+
+
+@part
+def _bound_group(
+    query: Array,
+    summary: Array,
+    far: Array,
+    parts: int,
+    segment: int,
+    offset: int,
+    local: Array,
+    shift: Array,
+    scale: Array,
+    forward: Array,
+    backward: Array,
+) -> None:
+    """Bounds of LANE_GROUP windows into ``forward``."""
+    zero = query.dtype.type(0)
+    for lane in range(LANE_GROUP):
+        forward[lane] = zero
+        backward[lane] = zero
+    weight = query.dtype.type(segment)
+    at = offset + EDGE
+    for index in range(0, parts, 2):
+        segment_costs(
+            summary,
+            index,
+            index + 1,
+            weight,
+            weight if index + 1 < parts else zero,
+            local[1, at:],
+            local[2, at:],
+            local[3, at:],
+            segment,
+            shift,
+            scale,
+            forward,
+            backward,
+        )
+    for lane in range(LANE_GROUP):
+        forward[lane] = max(forward[lane], backward[lane])
+    ends = local[0, offset + query.shape[0] - EDGE :]
+    edge_costs(query, far, local[0, offset:], ends, shift, scale, backward)
+    for lane in range(LANE_GROUP):
+        forward[lane] += backward[lane]
+
+
+@_entry
+def window_bounds(
+    query: Array,
+    segment: int,
+    band: int,
+    spans: Array,
+    shifts: Array,
+    scales: Array,
+    usable: Array,
+    first: int,
+    last: int,
+    limit: Any,
+    bounds: Array,
+) -> None:
+    """Lower bounds, float32, of the distances from ``query`` (float32, z-normalised, at least ``2 * EDGE`` samples) to
+    the windows ``first <= i < last``: raises ``bounds`` ``(at least last,)`` to them. ``first`` is a multiple of SPAN.
+
+    ``spans`` come from ``moving.fill_spans`` for means over ``segment`` samples and for extremes over the band, the
+    others from ``moving.fill_scales``. Groups of windows whose old bounds are all above ``limit`` keep them.
+    """
+    kind = query.dtype.type
+    parts = (query.shape[0] - 2 * EDGE) // segment
+    summary = np.zeros((3, parts + parts % 2), query.dtype)
+    _query_segments(query, band, segment, parts, summary)
+    far = np.array([kind(0 if offset <= band else np.inf) for offset in range(1, EDGE)], query.dtype)
+    shift, scale = np.zeros(LANE_GROUP, query.dtype), np.zeros(LANE_GROUP, query.dtype)
+    forward, backward = np.zeros(LANE_GROUP, query.dtype), np.zeros(LANE_GROUP, query.dtype)
+    for group in range(first, last, LANE_GROUP):
+        size = min(LANE_GROUP, last - group)
+        results = bounds[group : group + size]
+        if not any_within(results, limit):
+            continue
+        shift[:size] = shifts[group : group + size]
+        scale[:size] = scales[group : group + size]
+        local = spans[group // SPAN]
+        _bound_group(query, summary, far, parts, segment, group % SPAN, local, shift, scale, forward, backward)
+        trusted = usable[group : group + size]
+        for lane in range(size):
+            results[lane] = max(results[lane], forward[lane] * trusted[lane])
+
+
+@exact_part
+def _gather_windows(
+    series: Array, means: Array, inverses: Array, chosen: Array, size: int, rows: Array, block: Array
+) -> None:
+    """Normalise ``size`` windows and interleave them; the lanes behind repeat the last, so that none delays abandoning.
+
+    In two steps, ``rows`` ``(LANES, window)`` between them: storing each sample where it belongs is slower.
+    """
+    length = rows.shape[1]
+    for lane in range(LANES):
+        start = chosen[min(lane, size - 1)]
+        samples, row = series[start : start + length], rows[lane]
+        origin, mean, inverse = series[start], means[start], inverses[start]
+        for t in range(length):
+            row[t] = ((samples[t] - origin) - mean) * inverse
+    for t in range(length):
+        target = block[t * LANES : (t + 1) * LANES]
+        for lane in range(LANES):
+            target[lane] = rows[lane, t]
+
+
+@part
+def _visit(
+    query: Array,
+    block: Array,
+    chosen: Array,
+    size: int,
+    lower: Array,
+    upper: Array,
+    cutoff: Any,
+    starts: Array,
+    values: Array,
+    found: int,
+    row: Array,
+    diagonal: Array,
+    left: Array,
+) -> int:
+    """Compare a block; what lies within the cutoff goes to the found. Returns how many those are now."""
+    if not compare_block(query, block, lower, upper, cutoff, row, diagonal, left):
+        return found
+    results = row[query.shape[0] * LANES :]
+    for lane in range(size):
+        if results[lane] <= cutoff:
+            insert(starts, values, found, chosen[lane], results[lane])
+            found += 1
+    return found
+
+
+@_entry
+def nearest_windows(
+    query: Array,
+    query_single: Array,
+    band: int,
+    series: Array,
+    means: Array,
+    inverses: Array,
+    spans: Array,
+    shifts: Array,
+    scales: Array,
+    usable: Array,
+    bounds: Array,
+    lower: Array,
+    upper: Array,
+    k: int,
+    gap: int,
+    cutoff: Any,
+    slack: Array,
+    starts: Array,
+    values: Array,
+    counts: Array,
+) -> int:
+    """Propose the windows that can be among the k nearest when chosen ones are to lie ``(gap + 1) / 2`` apart.
+
+    ``query`` ``(n,)`` is z-normalised in the dtype of the search, ``query_single`` the same in float32, ``bounds``
+    ``(count,)`` what ``window_bounds`` made of segments; it is used up. ``slack`` float64 ``(4,)``: a cutoff is
+    ``(sqrt(d) * slack[0] + slack[1]) ** 2`` for the distance d of the last of the k, a limit for bounds the same of
+    the cutoff with the other two. ``starts`` int64 and ``values`` ``(count + 1,)`` get the proposals, ascending,
+    and the number of them is returned. ``counts`` int64 ``(3,)``: windows that the bound of segments, the bound of
+    samples and the recurrence were left with.
+    """
+    count, length = bounds.shape[0], query.shape[0]
+    row = np.empty((length + 1) * LANES, query.dtype)
+    diagonal, left = np.empty(LANES, query.dtype), np.empty(LANES, query.dtype)
+    block, rows = np.empty(length * LANES, query.dtype), np.empty((LANES, length), query.dtype)
+    order = np.empty(count + LANES, np.int64)
+    chosen = np.empty(LANES, np.int64)
+    found = 0
+    limit = limit_of(cutoff, slack[2], slack[3])
+    waiting, position, refined = smallest_of_groups(bounds, max(LANES, 4 * k), order), 0, False
+    while True:
+        size, position = next_block(order, position, waiting, bounds, limit, chosen)
+        if size > 0:
+            _gather_windows(series, means, inverses, chosen, size, rows, block)
+            before = found
+            found = _visit(query, block, chosen, size, lower, upper, cutoff, starts, values, found, row, diagonal, left)
+            counts[2] += size
+            if found > before:
+                kept = tightened(starts, values, found, gap, k, cutoff)
+                root = np.sqrt(np.float64(kept)) * slack[0] + slack[1]
+                cutoff = min(cutoff, query.dtype.type(root * root * (1.0 + 1e-6)))
+                limit = min(limit, limit_of(cutoff, slack[2], slack[3]))
+                found = compact(starts, values, found, cutoff)
+        elif refined:
+            return found
+        if position == waiting and not refined:
+            refined = True
+            for index in range(waiting):
+                bounds[order[index]] = np.inf
+            counts[0] = counts[2] + count_within(bounds, limit)
+            if spans.shape[0] > 0 and worth_refining(bounds, limit, lower, upper):
+                window_bounds(query_single, 1, band, spans, shifts, scales, usable, 0, count, limit, bounds)
+            waiting, position = indices_within(bounds, limit, order), 0
+            counts[1] = counts[2] + waiting
