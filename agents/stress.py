@@ -62,7 +62,7 @@ class StressMatcher:
         usable = [window for end, window in self._episodes if end <= market_index - WINDOW]
         if not usable:
             return float("inf")
-        distances = one_to_many(self._window(market_index), np.stack(usable), band=BAND)
+        distances = one_to_many(self._window(market_index), np.stack(usable), window=BAND)
         return float(np.min(distances)) / WINDOW
 
     def _window(self, end: int) -> NDArray[np.float64]:

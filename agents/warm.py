@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from protocol.errors import RunFailure
 
 
-def warm_with_progress(console: Console) -> dict[str, Any]:
-    """Make every kernel ready in this process; compiles what the disk cache does not have."""
+def warm_with_progress(console: Console, everything: bool = False) -> dict[str, Any]:
+    """Make the agents' kernels, or all, ready in this process; compiles what the disk cache does not have."""
     from dtw.warmup import warmup
 
     columns = (TextColumn("compiling kernels"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
@@ -26,7 +26,7 @@ def warm_with_progress(console: Console) -> dict[str, Any]:
         def step(ready: int, total: int, name: str) -> None:
             progress.update(task, completed=ready, total=total, description=name)
 
-        report = warmup(step)
+        report = warmup(step, everything=everything)
     return {"kernels": len(report.kernels), "seconds": report.seconds, "compiled": report.compiled}
 
 

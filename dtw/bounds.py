@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import numpy as np
 from numpy.typing import NDArray
 
 from dtw.lanes import part
@@ -60,12 +61,17 @@ def _shells(q0: Any, q1: Any, q2: Any, q3: Any, c0: Any, c1: Any, c2: Any, c3: A
 
 
 @part
-def edge_costs(query: Array, far: Array, samples: Array, ends: Array, shift: Array, scale: Array, total: Array) -> None:
+def edge_costs(
+    query: Array, far: Array, samples: Array, ends: Array, step: int, shift: Array, scale: Array, total: Array
+) -> None:
     """The shells of both ends of LANE_GROUP windows into ``total``.
 
-    ``samples`` and ``ends`` hold the series from the first window's first sample and from its EDGE last ones on.
+    ``samples`` and ``ends`` hold the windows side by side from their first and from their EDGE last samples on, each
+    ``step`` behind the one before; ``far`` is of ``_shells``.
     """
     last = query.shape[0] - 1
+    second, third, fourth = samples[step:], samples[2 * step :], samples[3 * step :]
+    from_last, from_end, from_back = ends[3 * step :], ends[2 * step :], ends[step:]
     for lane in range(LANE_GROUP):
         origin, unit = shift[lane], scale[lane]
         front = _shells(
@@ -74,9 +80,9 @@ def edge_costs(query: Array, far: Array, samples: Array, ends: Array, shift: Arr
             query[2],
             query[3],
             (samples[lane] - origin) * unit,
-            (samples[lane + 1] - origin) * unit,
-            (samples[lane + 2] - origin) * unit,
-            (samples[lane + 3] - origin) * unit,
+            (second[lane] - origin) * unit,
+            (third[lane] - origin) * unit,
+            (fourth[lane] - origin) * unit,
             far,
         )
         back = _shells(
@@ -84,9 +90,9 @@ def edge_costs(query: Array, far: Array, samples: Array, ends: Array, shift: Arr
             query[last - 1],
             query[last - 2],
             query[last - 3],
-            (ends[lane + 3] - origin) * unit,
-            (ends[lane + 2] - origin) * unit,
-            (ends[lane + 1] - origin) * unit,
+            (from_last[lane] - origin) * unit,
+            (from_end[lane] - origin) * unit,
+            (from_back[lane] - origin) * unit,
             (ends[lane] - origin) * unit,
             far,
         )
@@ -135,3 +141,79 @@ def segment_costs(
         near = _outside(near_mean, (near_highs[lane] - origin) * unit, (near_lows[lane] - origin) * unit, zero)
         far = _outside(far_mean, (far_highs[lane] - origin) * unit, (far_lows[lane] - origin) * unit, zero)
         backward[lane] += weight * near + other_weight * far
+
+
+@part
+def group_bounds(
+    query: Array,
+    summary: Array,
+    far: Array,
+    parts: int,
+    segment: int,
+    samples: Array,
+    ends: Array,
+    sample_step: int,
+    means: Array,
+    lows: Array,
+    highs: Array,
+    step: int,
+    shift: Array,
+    scale: Array,
+    forward: Array,
+    backward: Array,
+) -> None:
+    """Lower bounds of LANE_GROUP windows into ``forward``; the arguments are those of the parts above."""
+    zero = query.dtype.type(0)
+    for lane in range(LANE_GROUP):
+        forward[lane] = zero
+        backward[lane] = zero
+    weight = query.dtype.type(segment)
+    for index in range(0, parts, 2):
+        paired = index + 1 < parts  # the last of an odd number is its own partner, and counts once
+        segment_costs(
+            summary,
+            index,
+            index + 1 if paired else index,
+            weight,
+            weight if paired else zero,
+            means,
+            lows,
+            highs,
+            step,
+            shift,
+            scale,
+            forward,
+            backward,
+        )
+    for lane in range(LANE_GROUP):
+        forward[lane] = max(forward[lane], backward[lane])
+    edge_costs(query, far, samples, ends, sample_step, shift, scale, backward)
+    for lane in range(LANE_GROUP):
+        forward[lane] += backward[lane]
+
+
+@part
+def query_segments(query: Array, band: int, segment: int, parts: int, summary: Array) -> None:
+    """Means of the query's upper envelope, lower envelope and samples per segment, into ``summary``."""
+    length = query.shape[0]
+    weight = query.dtype.type(segment)
+    for index in range(parts):
+        ceiling, floor, mean = query.dtype.type(0), query.dtype.type(0), query.dtype.type(0)
+        for j in range(EDGE + index * segment, EDGE + (index + 1) * segment):
+            highest, lowest = query[j], query[j]
+            for i in range(max(0, j - band), min(length, j + band + 1)):
+                highest = max(highest, query[i])
+                lowest = min(lowest, query[i])
+            ceiling += highest
+            floor += lowest
+            mean += query[j]
+        summary[0, index] = ceiling / weight
+        summary[1, index] = floor / weight
+        summary[2, index] = mean / weight
+
+
+@part
+def far_costs(band: int, far: Array) -> None:
+    """``far`` of ``edge_costs`` ``(EDGE - 1,)`` for a band."""
+    for offset in range(far.shape[0]):
+        far[offset] = 0 if offset + 1 <= band else np.inf

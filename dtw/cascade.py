@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from dtw.bounds import EDGE, LANE_GROUP, SPAN, edge_costs, segment_costs
+from dtw.bounds import EDGE, LANE_GROUP, SPAN, far_costs, group_bounds, query_segments
 from dtw.choice import (
     any_within,
     compact,
@@ -33,72 +33,6 @@ from dtw.lanes import FASTMATH, LANES, compare_block, exact_part, part
 _entry = njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
 
 Array = NDArray[Any]
-
-
-@part
-def _query_segments(query: Array, band: int, segment: int, parts: int, summary: Array) -> None:
-    """Means of the query's upper envelope, lower envelope and samples per segment, into
-    ``summary``."""
-    length = query.shape[0]
-    weight = query.dtype.type(segment)
-    for index in range(parts):
-        ceiling, floor, mean = query.dtype.type(0), query.dtype.type(0), query.dtype.type(0)
-        for j in range(EDGE + index * segment, EDGE + (index + 1) * segment):
-            highest, lowest = query[j], query[j]
-            for i in range(max(0, j - band), min(length, j + band + 1)):
-                highest = max(highest, query[i])
-                lowest = min(lowest, query[i])
-            ceiling += highest
-            floor += lowest
-            mean += query[j]
-        summary[0, index] = ceiling / weight
-        summary[1, index] = floor / weight
-        summary[2, index] = mean / weight
-
-
-@part
-def _bound_group(
-    query: Array,
-    summary: Array,
-    far: Array,
-    parts: int,
-    segment: int,
-    offset: int,
-    local: Array,
-    shift: Array,
-    scale: Array,
-    forward: Array,
-    backward: Array,
-) -> None:
-    """Bounds of LANE_GROUP windows into ``forward``."""
-    zero = query.dtype.type(0)
-    for lane in range(LANE_GROUP):
-        forward[lane] = zero
-        backward[lane] = zero
-    weight = query.dtype.type(segment)
-    at = offset + EDGE
-    for index in range(0, parts, 2):
-        segment_costs(
-            summary,
-            index,
-            index + 1,
-            weight,
-            weight if index + 1 < parts else zero,
-            local[1, at:],
-            local[2, at:],
-            local[3, at:],
-            segment,
-            shift,
-            scale,
-            forward,
-            backward,
-        )
-    for lane in range(LANE_GROUP):
-        forward[lane] = max(forward[lane], backward[lane])
-    ends = local[0, offset + query.shape[0] - EDGE :]
-    edge_costs(query, far, local[0, offset:], ends, shift, scale, backward)
-    for lane in range(LANE_GROUP):
-        forward[lane] += backward[lane]
 
 
 @_entry
@@ -121,11 +55,11 @@ def window_bounds(
     ``spans`` come from ``moving.fill_spans`` for means over ``segment`` samples and for extremes over the band, the
     others from ``moving.fill_scales``. Groups of windows whose old bounds are all above ``limit`` keep them.
     """
-    kind = query.dtype.type
     parts = (query.shape[0] - 2 * EDGE) // segment
-    summary = np.zeros((3, parts + parts % 2), query.dtype)
-    _query_segments(query, band, segment, parts, summary)
-    far = np.array([kind(0 if offset <= band else np.inf) for offset in range(1, EDGE)], query.dtype)
+    summary = np.zeros((3, parts), query.dtype)
+    query_segments(query, band, segment, parts, summary)
+    far = np.empty(EDGE - 1, query.dtype)
+    far_costs(band, far)
     shift, scale = np.zeros(LANE_GROUP, query.dtype), np.zeros(LANE_GROUP, query.dtype)
     forward, backward = np.zeros(LANE_GROUP, query.dtype), np.zeros(LANE_GROUP, query.dtype)
     for group in range(first, last, LANE_GROUP):
@@ -136,27 +70,104 @@ def window_bounds(
         shift[:size] = shifts[group : group + size]
         scale[:size] = scales[group : group + size]
         local = spans[group // SPAN]
-        _bound_group(query, summary, far, parts, segment, group % SPAN, local, shift, scale, forward, backward)
+        at = group % SPAN
+        group_bounds(
+            query,
+            summary,
+            far,
+            parts,
+            segment,
+            local[0, at:],
+            local[0, at + query.shape[0] - EDGE :],
+            1,
+            local[1, at + EDGE :],
+            local[2, at + EDGE :],
+            local[3, at + EDGE :],
+            segment,
+            shift,
+            scale,
+            forward,
+            backward,
+        )
         trusted = usable[group : group + size]
         for lane in range(size):
-            results[lane] = max(results[lane], forward[lane] * trusted[lane])
+            bound = forward[lane] * trusted[lane]
+            results[lane] = bound if bound > results[lane] else results[lane]  # false for what is not a number
+
+
+@_entry
+def row_bounds(
+    query: Array,
+    segment: int,
+    band: int,
+    edges: Array,
+    means: Array,
+    lows: Array,
+    highs: Array,
+    bounds: Array,
+) -> None:
+    """Lower bounds, float32, of the distances from ``query`` (float32, at least ``2 * EDGE`` samples) to rows that are
+    summarised column by column: ``edges`` ``(2 * EDGE, count)`` the first and the last samples, the others ``(parts,
+    count)`` means over segments of the rows and of their envelopes. ``count`` is a multiple of LANE_GROUP.
+    """
+    count, parts = edges.shape[1], means.shape[0]
+    summary = np.zeros((3, parts), query.dtype)
+    query_segments(query, band, segment, parts, summary)
+    far = np.empty(EDGE - 1, query.dtype)
+    far_costs(band, far)
+    shift, scale = np.zeros(LANE_GROUP, query.dtype), np.ones(LANE_GROUP, query.dtype)
+    forward, backward = np.zeros(LANE_GROUP, query.dtype), np.zeros(LANE_GROUP, query.dtype)
+    for group in range(0, count, LANE_GROUP):
+        group_bounds(
+            query,
+            summary,
+            far,
+            parts,
+            segment,
+            edges.reshape(-1)[group:],
+            edges[EDGE:].reshape(-1)[group:],
+            count,
+            means.reshape(-1)[group:],
+            lows.reshape(-1)[group:],
+            highs.reshape(-1)[group:],
+            count,
+            shift,
+            scale,
+            forward,
+            backward,
+        )
+        results = bounds[group : group + LANE_GROUP]
+        for lane in range(LANE_GROUP):
+            results[lane] = forward[lane] if forward[lane] > 0 else 0
 
 
 @exact_part
-def _gather_windows(
-    series: Array, means: Array, inverses: Array, chosen: Array, size: int, rows: Array, block: Array
+def _gather(
+    series: Array,
+    stride: int,
+    means: Array,
+    inverses: Array,
+    chosen: Array,
+    size: int,
+    rows: Array,
+    block: Array,
 ) -> None:
-    """Normalise ``size`` windows and interleave them; the lanes behind repeat the last, so that none delays abandoning.
+    """Interleave ``size`` windows, normalised if there are means; the lanes behind repeat the last, so that none delays
+    abandoning.
 
     In two steps, ``rows`` ``(LANES, window)`` between them: storing each sample where it belongs is slower.
     """
     length = rows.shape[1]
     for lane in range(LANES):
-        start = chosen[min(lane, size - 1)]
-        samples, row = series[start : start + length], rows[lane]
-        origin, mean, inverse = series[start], means[start], inverses[start]
-        for t in range(length):
-            row[t] = ((samples[t] - origin) - mean) * inverse
+        index = chosen[min(lane, size - 1)]
+        samples, row = series[index * stride : index * stride + length], rows[lane]
+        if means.shape[0] == 0:
+            for t in range(length):
+                row[t] = samples[t]
+        else:
+            origin, mean, inverse = samples[0], means[index], inverses[index]
+            for t in range(length):
+                row[t] = ((samples[t] - origin) - mean) * inverse
     for t in range(length):
         target = block[t * LANES : (t + 1) * LANES]
         for lane in range(LANES):
@@ -196,6 +207,7 @@ def nearest_windows(
     query_single: Array,
     band: int,
     series: Array,
+    stride: int,
     means: Array,
     inverses: Array,
     spans: Array,
@@ -215,6 +227,7 @@ def nearest_windows(
 ) -> int:
     """Propose the windows that can be among the k nearest when chosen ones are to lie ``(gap + 1) / 2`` apart.
 
+    Window i begins at ``series[i * stride]`` and is normalised by ``means`` and ``inverses``, unless those are empty.
     ``query`` ``(n,)`` is z-normalised in the dtype of the search, ``query_single`` the same in float32, ``bounds``
     ``(count,)`` what ``window_bounds`` made of segments; it is used up. ``slack`` float64 ``(4,)``: a cutoff is
     ``(sqrt(d) * slack[0] + slack[1]) ** 2`` for the distance d of the last of the k, a limit for bounds the same of
@@ -234,7 +247,7 @@ def nearest_windows(
     while True:
         size, position = next_block(order, position, waiting, bounds, limit, chosen)
         if size > 0:
-            _gather_windows(series, means, inverses, chosen, size, rows, block)
+            _gather(series, stride, means, inverses, chosen, size, rows, block)
             before = found
             found = _visit(query, block, chosen, size, lower, upper, cutoff, starts, values, found, row, diagonal, left)
             counts[2] += size

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dtw import cascade, moving, reference
-from dtw.bands import Bounds, band_bounds
-from dtw.bounds import EDGE
+from dtw.bands import Bounds, band_bounds, band_cells
+from dtw.bounds import EDGE, SPAN
 from dtw.errors import InvalidArgument, InvalidSeries
 from dtw.normalize import checked_array, checked_series, normalized
+from dtw.parallel import checked_threads, in_threads, slices
 from dtw.precision import Slack, bound_slack, rounded_up
 from dtw.verify import VerifyResult, compare_claim
 
@@ -53,6 +54,12 @@ SEGMENTS: Final = 14
 """Segments per window in the first lower bound, about: 4 samples each in a window of 64."""
 
 
+REFINING_WIDTH: Final = 24
+"""Cells per row from which on bounds of single samples can pay; see ``choice.REFINING_CELLS``."""
+
+_EMPTY: Final = ((0, 4, 0), 0, 0, 0)
+
+
 class _Spans(NamedTuple):
     """What ``cascade.window_bounds`` takes of the windows, in its order. No spans for windows that are too short."""
 
@@ -60,6 +67,10 @@ class _Spans(NamedTuple):
     shifts: NDArray[np.float32]
     scales: NDArray[np.float32]
     usable: NDArray[np.float32]
+
+    def of(self, part: slice) -> _Spans:
+        """Those of the windows of a part, whose start is a multiple of SPAN."""
+        return _Spans(self.spans[part.start // SPAN :], self.shifts[part], self.scales[part], self.usable[part])
 
 
 class _Band(NamedTuple):
@@ -83,13 +94,17 @@ class WindowLibrary:
     Raises ``InvalidSeries`` for data that cannot be matched and ``InvalidArgument`` for a bad window or dtype.
     """
 
-    def __init__(self, series: ArrayLike, window: int, dtype: Any = np.float32) -> None:
+    def __init__(self, series: ArrayLike, window: int, dtype: Any = np.float32, threads: int = 1) -> None:
         self.dtype = checked_dtype(dtype)
         self.series = checked_series(series, window).copy()
         self.window = window
         self.count = self.series.shape[0] - window + 1
         self._means, self._inverses = np.empty(self.count), np.empty(self.count)
-        moving.window_statistics(self.series, window, 0, self.count, self._means, self._inverses)
+
+        def measure(part: slice) -> None:
+            moving.window_statistics(self.series, window, part.start, part.stop, self._means, self._inverses)
+
+        in_threads([partial(measure, part) for part in slices(self.count, threads, SPAN)], threads)
         self._segment = max(1, (window - 2 * EDGE) // SEGMENTS)
         self._bands: dict[int | None, _Band] = {}
 
@@ -102,18 +117,22 @@ class WindowLibrary:
         cutoff: float = math.inf,
         method: Method = "lanes",
         exclusion: int = 0,
+        threads: int = 1,
     ) -> Neighbours:
         """The k windows nearest to ``query`` among those with ``start <= last_start``.
 
         ``query`` holds ``window`` raw samples; it is z-normalised here. Order and choice are by (distance, start): ties
         go to the smaller start. ``exclusion`` > 0 chooses greedily, nearest first, and passes over windows whose start
         lies less than ``exclusion`` samples from one already chosen. Windows farther than ``cutoff`` never appear.
-        ``method`` "scalar" compares one pair at a time without abandoning: the baseline, same result.
+        ``method`` "scalar" compares one pair at a time without abandoning: the baseline, same result. ``threads`` share
+        the windows between them.
 
         Raises ``InvalidSeries`` for a bad query, ``InvalidArgument`` for a bad parameter.
         """
-        self._check(k, cutoff, method, exclusion)
-        k, exclusion = int(k), int(exclusion)
+        k, cutoff, threads = checked_k(k), checked_cutoff(cutoff), checked_threads(threads)
+        exclusion = checked_exclusion(exclusion)
+        if method not in get_args(Method):
+            raise InvalidArgument(f"the methods are {', '.join(get_args(Method))}, not {method!r}")
         pattern = self._pattern(query)
         count = int(min(last_start + 1, self.count))
         if count <= 0:
@@ -121,8 +140,10 @@ class WindowLibrary:
         band = self._banded(window_band)
         # A choice rules out at most this many starts in a row, its own among them; see ``cascade``.
         gap = 2 * max(exclusion, 1) - 1
-        search = self._search_lanes if method == "lanes" else self._search_scalar
-        proposed, floors, pruning = search(pattern, count, min(k, count), gap, cutoff, band)
+        if method == "lanes":
+            proposed, floors, pruning = self._search_parts(pattern, count, k, gap, cutoff, band, threads)
+        else:
+            proposed, floors, pruning = self._search_scalar(pattern, count, min(k, count), gap, cutoff, band)
         chosen = np.empty(min(k, count), np.int64)
         distances = np.empty(chosen.shape[0], np.float64)
         found = reference.choose_nearest(
@@ -166,6 +187,10 @@ class WindowLibrary:
             tolerance,
         )
 
+    def prepare(self, band: int | None) -> None:
+        """Prepare searches within a band, which the first of them would do otherwise."""
+        self._banded(band)
+
     def distances_at(self, query: ArrayLike, starts: ArrayLike, window_band: int | None) -> NDArray[np.float64]:
         """Exact float64 distances ``(len(starts),)`` from ``query`` to the windows at ``starts``."""
         pattern = self._pattern(query)
@@ -184,16 +209,6 @@ class WindowLibrary:
         rows = np.empty((self.count, self.window), self.dtype)
         reference.normalize_windows(self.series, np.arange(self.count, dtype=np.int64), rows)
         return rows
-
-    def _check(self, k: int, cutoff: float, method: str, exclusion: int) -> None:
-        if k < 1:
-            raise InvalidArgument(f"k is at least 1, not {k}")
-        if math.isnan(cutoff) or cutoff < 0:
-            raise InvalidArgument(f"a cutoff is a squared distance, at least 0, not {cutoff}")
-        if method not in get_args(Method):
-            raise InvalidArgument(f"the methods are {', '.join(get_args(Method))}, not {method!r}")
-        if exclusion < 0:
-            raise InvalidArgument(f"an exclusion is a number of samples, at least 0, not {exclusion}")
 
     def _pattern(self, query: ArrayLike) -> NDArray[np.float64]:
         values = checked_array(query, 1, np.float64)
@@ -214,7 +229,8 @@ class WindowLibrary:
         limits = np.array([slack.grow(), slack.shift(), 1.0 + relative, absolute])
         lowest, highest = np.empty_like(self.series), np.empty_like(self.series)
         moving.moving_extremes(self.series, reach, lowest, highest)
-        fine = self._spans(self.series, lowest, highest)
+        wide = band_cells(bounds) >= REFINING_WIDTH * self.window
+        fine = self._spans(self.series, lowest, highest) if wide else _Spans(*(np.zeros(s, np.float32) for s in _EMPTY))
         averages = [np.empty(self.series.shape[0] - self._segment + 1) for _ in range(3)]
         for values, out in zip((self.series, lowest, highest), averages, strict=True):
             moving.moving_means(values, self._segment, out)
@@ -228,27 +244,52 @@ class WindowLibrary:
         moving.fill_scales(self.series, self._means, self._inverses, spans, shifts, scales, usable)
         return _Spans(spans, shifts, scales, usable)
 
-    def _search_lanes(
-        self, pattern: NDArray[np.float64], count: int, k: int, gap: int, cutoff: float, band: _Band
+    def _search_parts(
+        self, pattern: NDArray[np.float64], count: int, k: int, gap: int, cutoff: float, band: _Band, threads: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], Pruning]:
-        """Starts and lower bounds, ascending by the bound, of all windows that can be among the k nearest."""
+        """Starts and lower bounds, ascending by the bound, of all windows that can be among the k nearest.
+
+        Each thread searches a part of the windows as if there were no other: what is among the k nearest of all is
+        among the k nearest of its part.
+        """
+        parts = slices(count, threads, SPAN)
+        if len(parts) == 1:
+            starts, floors, pruning = self._search_lanes(pattern, parts[0], k, gap, cutoff, band)
+            return *_by_floor(starts, floors), pruning
+        found: dict[int, tuple[NDArray[np.int64], NDArray[np.float64], Pruning]] = {}
+
+        def search(part: slice) -> None:
+            found[part.start] = self._search_lanes(pattern, part, k, gap, cutoff, band)
+
+        in_threads([partial(search, part) for part in parts], threads)
+        ordered = [found[part.start] for part in parts]
+        counts = Pruning(*(sum(values) for values in zip(*(pruning for _, _, pruning in ordered), strict=True)))
+        starts = np.concatenate([starts for starts, _, _ in ordered])
+        return *_by_floor(starts, np.concatenate([floors for _, floors, _ in ordered])), counts
+
+    def _search_lanes(
+        self, pattern: NDArray[np.float64], part: slice, k: int, gap: int, cutoff: float, band: _Band
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], Pruning]:
+        """The same of one part, whose start is a multiple of SPAN, ascending by start."""
+        count = part.stop - part.start
         query, single = pattern.astype(self.dtype), pattern.astype(np.float32)
         starts, values = np.empty(count + 1, np.int64), np.empty(count + 1, self.dtype)
         floors, counts = np.zeros(count, np.float32), np.zeros(3, np.int64)
         if len(band.coarse.spans):
             infinite = np.float32(np.inf)
-            cascade.window_bounds(single, self._segment, band.reach, *band.coarse, 0, count, infinite, floors)
+            cascade.window_bounds(single, self._segment, band.reach, *band.coarse.of(part), 0, count, infinite, floors)
         found = cascade.nearest_windows(
             query,
             single,
             band.reach,
-            self.series,
-            self._means,
-            self._inverses,
-            *band.fine,
+            self.series[part.start :],
+            1,
+            self._means[part],
+            self._inverses[part],
+            *band.fine.of(part),
             floors,
             *band.bounds,
-            k,
+            min(k, count),
             gap,
             rounded_up(band.slack.ceiling(cutoff), self.dtype),
             band.limits,
@@ -257,7 +298,7 @@ class WindowLibrary:
             counts,
         )
         pruning = Pruning(count, int(counts[0]), int(counts[1]), int(counts[2]), found)
-        return *_by_floor(starts[:found], band.slack.floors(values[:found])), pruning
+        return starts[:found] + part.start, band.slack.floors(values[:found]), pruning
 
     def _search_scalar(
         self, pattern: NDArray[np.float64], count: int, k: int, gap: int, cutoff: float, band: _Band
@@ -283,6 +324,27 @@ def checked_dtype(dtype: Any) -> np.dtype[Any]:
     if chosen not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise InvalidArgument(f"searches run in float32 or float64, not {chosen}")
     return chosen
+
+
+def checked_k(k: int) -> int:
+    """``k``, or ``InvalidArgument`` unless it is at least 1."""
+    if k < 1:
+        raise InvalidArgument(f"k is at least 1, not {k}")
+    return int(k)
+
+
+def checked_cutoff(cutoff: float) -> float:
+    """``cutoff``, or ``InvalidArgument`` unless it is a squared distance."""
+    if math.isnan(cutoff) or cutoff < 0:
+        raise InvalidArgument(f"a cutoff is a squared distance, at least 0, not {cutoff}")
+    return float(cutoff)
+
+
+def checked_exclusion(exclusion: int) -> int:
+    """``exclusion``, or ``InvalidArgument`` unless it is a number of samples."""
+    if exclusion < 0:
+        raise InvalidArgument(f"an exclusion is a number of samples, at least 0, not {exclusion}")
+    return int(exclusion)
 
 
 class LibraryBank:

@@ -11,14 +11,38 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from dtw.bounds import CONDITION_MAX, LANE_GROUP, SPAN
+from dtw.bounds import CONDITION_MAX, EDGE, LANE_GROUP, SPAN
 from dtw.reference import CONSTANT_EPSILON
 
 _GROUP: Final = 32
 
 _entry = njit(nogil=True, cache=True, fastmath=False, error_model="numpy")
 
+_part = njit(forceinline=True, nogil=True, fastmath=False, error_model="numpy")
+
 Array = NDArray[Any]
+
+
+@_part
+def _two_passes(samples: Array, window: int, means: Array, squares: Array, magnitude: Array) -> None:
+    """Mean relative to the first sample, sum of squared deviations and magnitude of _GROUP windows side by side."""
+    firsts = samples[:_GROUP]
+    for lane in range(_GROUP):
+        means[lane] = 0.0
+        squares[lane] = 0.0
+        magnitude[lane] = 0.0
+    for t in range(window):
+        column = samples[t : t + _GROUP]
+        for lane in range(_GROUP):
+            means[lane] += column[lane] - firsts[lane]
+            magnitude[lane] = max(magnitude[lane], abs(column[lane]))
+    for lane in range(_GROUP):
+        means[lane] /= window
+    for t in range(window):
+        column = samples[t : t + _GROUP]
+        for lane in range(_GROUP):
+            deviation = (column[lane] - firsts[lane]) - means[lane]
+            squares[lane] += deviation * deviation
 
 
 @_entry
@@ -28,55 +52,20 @@ def window_statistics(series: Array, window: int, first: int, last: int, means: 
 
     Groups of windows side by side, each in the order of the reference's two passes, so with its very results.
     """
-    total = np.empty(_GROUP)
-    squares = np.empty(_GROUP)
-    magnitude = np.empty(_GROUP)
-    for group in range(first, last, _GROUP):
-        at = min(group, max(first, last - _GROUP))
+    mean, squares, magnitude = np.empty(_GROUP), np.empty(_GROUP), np.empty(_GROUP)
+    padded = np.zeros(window - 1 + _GROUP)
+    for at in range(first, last, _GROUP):
         size = min(_GROUP, last - at)
         if size == _GROUP:
-            _two_passes(series, window, at, total, squares, magnitude)
+            _two_passes(series[at : at + window - 1 + _GROUP], window, mean, squares, magnitude)
+        else:
+            padded[: window - 1 + size] = series[at : at + window - 1 + size]
+            _two_passes(padded, window, mean, squares, magnitude)
         for lane in range(size):
-            if size < _GROUP:
-                _one_window(series, window, at + lane, lane, total, squares, magnitude)
-            means[at + lane] = total[lane] / window
+            means[at + lane] = mean[lane]
             deviation = np.sqrt(squares[lane] / window)
             constant = deviation <= CONSTANT_EPSILON * magnitude[lane]
             inverses[at + lane] = 0.0 if constant else 1.0 / deviation
-
-
-_part = njit(forceinline=True, nogil=True, fastmath=False, error_model="numpy")
-
-
-@_part
-def _two_passes(series: Array, window: int, at: int, total: Array, squares: Array, magnitude: Array) -> None:
-    for lane in range(_GROUP):
-        total[lane] = 0.0
-        squares[lane] = 0.0
-        magnitude[lane] = 0.0
-    for t in range(window):
-        samples = series[at + t : at + t + _GROUP]
-        for lane in range(_GROUP):
-            total[lane] += samples[lane] - series[at + lane]
-            magnitude[lane] = max(magnitude[lane], abs(samples[lane]))
-    for t in range(window):
-        samples = series[at + t : at + t + _GROUP]
-        for lane in range(_GROUP):
-            deviation = (samples[lane] - series[at + lane]) - total[lane] / window
-            squares[lane] += deviation * deviation
-
-
-@_part
-def _one_window(series: Array, window: int, at: int, lane: int, total: Array, squares: Array, magnitude: Array) -> None:
-    total[lane] = 0.0
-    squares[lane] = 0.0
-    magnitude[lane] = 0.0
-    for t in range(at, at + window):
-        total[lane] += series[t] - series[at]
-        magnitude[lane] = max(magnitude[lane], abs(series[t]))
-    for t in range(at, at + window):
-        deviation = (series[t] - series[at]) - total[lane] / window
-        squares[lane] += deviation * deviation
 
 
 @_entry
@@ -157,3 +146,37 @@ def fill_scales(
             shifts[index] = (series[index] - series[first]) + means[index]
             scales[index] = inverses[index]
             usable[index] = 1 if magnitude * inverses[index] <= CONDITION_MAX else 0
+
+
+@_entry
+def summarise_rows(rows: Array, segment: int, edges: Array, means: Array) -> None:
+    """The first and the last EDGE samples of ``rows`` ``(count, length)`` and the means of segments between them,
+    column by column into float32 ``edges`` ``(2 * EDGE, >= count)`` and ``means`` ``(parts, >= count)``."""
+    length = rows.shape[1]
+    for index in range(rows.shape[0]):
+        row = rows[index]
+        for t in range(EDGE):
+            edges[t, index] = row[t]
+            edges[EDGE + t, index] = row[length - EDGE + t]
+        for part in range(means.shape[0]):
+            total = 0.0
+            for t in range(EDGE + part * segment, EDGE + (part + 1) * segment):
+                total += row[t]
+            means[part, index] = total / segment
+
+
+@_entry
+def summarise_envelopes(rows: Array, reach: int, segment: int, lows: Array, highs: Array) -> None:
+    """The same of the smallest and the largest sample within ``reach`` of each sample of a row."""
+    lowest, highest = np.empty(rows.shape[1]), np.empty(rows.shape[1])
+    row = np.empty(rows.shape[1])
+    for index in range(rows.shape[0]):
+        row[:] = rows[index]
+        moving_extremes(row, reach, lowest, highest)
+        for part in range(lows.shape[0]):
+            low, high = 0.0, 0.0
+            for t in range(EDGE + part * segment, EDGE + (part + 1) * segment):
+                low += lowest[t]
+                high += highest[t]
+            lows[part, index] = low / segment
+            highs[part, index] = high / segment

@@ -49,6 +49,13 @@ def _refuse_unusable(array: NDArray[Any]) -> None:
     raise InvalidSeries(reason, int(position[-1] if array.ndim == 1 else position[0]))
 
 
+def checked_channels(values: ArrayLike) -> NDArray[np.float64]:
+    """A series ``(n,)`` or ``(n, channels)`` as checked float64 ``(n, channels)``."""
+    dimensions = np.ndim(values)
+    array: NDArray[np.float64] = checked_array(values, 2 if dimensions == 2 else 1, np.float64)
+    return array.reshape(array.shape[0], -1)
+
+
 def checked_series(values: ArrayLike, window: int) -> NDArray[np.float64]:
     """``values`` as float64 ``(n,)`` with ``n >= window``, all finite.
 

@@ -31,9 +31,11 @@ class Slack:
     absolute: float
 
     @classmethod
-    def of(cls, window: int, bounds: Bounds, dtype: Any) -> Slack:
+    def of(cls, window: int, bounds: Bounds, dtype: Any, norm: float | None = None) -> Slack:
+        """``norm`` is the largest norm of a series of ``window`` samples; None stands for z-normalised ones."""
         epsilon = float(np.finfo(dtype).eps)
-        absolute = 2.0 * epsilon * math.sqrt(band_width_max(bounds) * window)
+        largest = math.sqrt(window) if norm is None else norm
+        absolute = 2.0 * epsilon * math.sqrt(band_width_max(bounds)) * largest
         return cls(relative=(2 * window + 8) * epsilon, absolute=absolute)
 
     def grow(self) -> float:

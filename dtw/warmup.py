@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from dtw import cascade, kernels, moving, reference
+from dtw import api, cascade, crossover, kernels, moving, multivariate, path, reference, stream, wavefront
 from dtw.bands import band_bounds
 from dtw.library import WindowLibrary, checked_dtype
 
 Progress = Callable[[int, int, str], None]
 """Called with (kernels ready, kernels in total, name of the one just made ready)."""
+
+Calls = dict[str, Callable[[], object]]
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class WarmupReport:
     compiled: int
 
 
-_DISPATCHERS = (
+ENTRIES = (
     reference.distance_pair,
     reference.distance_pairs,
     reference.normalize_windows,
@@ -37,74 +39,99 @@ _DISPATCHERS = (
     moving.moving_means,
     moving.fill_spans,
     moving.fill_scales,
+    moving.summarise_rows,
+    moving.summarise_envelopes,
     cascade.window_bounds,
+    cascade.row_bounds,
     cascade.nearest_windows,
+    wavefront.distance_wavefront,
+    multivariate.distance_channels,
+    multivariate.distances_channels,
+    path.fill_predecessors,
+    path.walk_back,
+    path.last_row,
+    stream.compare_newest,
 )
+"""All that Python calls of compiled code."""
 
 
-def warmup(progress: Progress | None = None, dtypes: Sequence[Any] = (np.float32, np.float64)) -> WarmupReport:
-    """Make every kernel ready, for searches in ``dtypes``. Releases the GIL only while kernels run, not while they
-    compile.
+def warmup(
+    progress: Progress | None = None, dtypes: Sequence[Any] = (np.float32, np.float64), everything: bool = False
+) -> WarmupReport:
+    """Make the kernels of window search ready, in ``dtypes``, or those of all public functions with ``everything``.
 
-    Raises ``InvalidArgument`` for a dtype other than float32 and float64.
+    Releases the GIL only while kernels run, not while they compile. With everything, the crossovers of this machine are
+    measured as well. Raises ``InvalidArgument`` for a dtype other than float32 and float64.
     """
     began = time.perf_counter()
     misses_before = _cache_misses()
-    tasks = _tasks([checked_dtype(dtype) for dtype in dtypes])
-    for ready, (name, call) in enumerate(tasks, start=1):
+    tasks = _tasks([checked_dtype(dtype) for dtype in dtypes], everything)
+    for ready, (name, call) in enumerate(tasks.items(), start=1):
         call()
         if progress is not None:
             progress(ready, len(tasks), name)
     seconds = time.perf_counter() - began
-    return WarmupReport(seconds, tuple(name for name, _ in tasks), _cache_misses() - misses_before)
+    return WarmupReport(seconds, tuple(tasks), _cache_misses() - misses_before)
 
 
 def _cache_misses() -> int:
-    return sum(sum(dispatcher.stats.cache_misses.values()) for dispatcher in _DISPATCHERS)
+    return sum(sum(entry.stats.cache_misses.values()) for entry in ENTRIES)
 
 
-def _tasks(dtypes: Sequence[np.dtype[Any]]) -> list[tuple[str, Callable[[], object]]]:
+def _tasks(dtypes: Sequence[np.dtype[Any]], everything: bool) -> Calls:
     """One tiny call per signature; float64 ones that exact distances need come first and always."""
     exact = np.dtype(np.float64)
-    tasks: dict[str, Callable[[], object]] = {}
+    tasks: Calls = {}
     for dtype in dict.fromkeys([exact, *dtypes]):
-        for name, call in _shared_calls(dtype).items():
-            tasks[f"{name}[{dtype}]"] = call
+        tasks |= {f"{name}[{dtype}]": call for name, call in _shared_calls(dtype).items()}
     for dtype in dict.fromkeys(dtypes):
-        for name, call in _search_calls(dtype).items():
-            tasks[f"{name}[{dtype}]"] = call
-    tasks[f"distance_pair[{exact}]"] = _pair_call
-    tasks[f"choose_nearest[{exact}]"] = _choose_call
-    return list(tasks.items())
+        tasks |= {f"{name}[{dtype}]": call for name, call in _search_calls(dtype).items()}
+        if everything:
+            tasks[f"row search[{dtype}]"] = _row_search(dtype)
+    tasks[f"distance_pair[{exact}]"] = lambda: reference.distance_pair(
+        np.zeros(2), np.zeros(2), *band_bounds(2, 2, None)
+    )
+    if everything:
+        tasks |= _other_calls()
+        tasks["crossovers"] = crossover.measure
+    return tasks
 
 
-def _shared_calls(dtype: np.dtype[Any]) -> dict[str, Callable[[], object]]:
-    values, starts = np.zeros(2), np.zeros(1, np.int64)
+def _shared_calls(dtype: np.dtype[Any]) -> Calls:
     rows = np.zeros((1, 2), dtype)
     bounds = band_bounds(2, 2, None)
     return {
-        "normalize_windows": lambda: reference.normalize_windows(values, starts, rows),
+        "normalize_windows": lambda: reference.normalize_windows(np.zeros(2), np.zeros(1, np.int64), rows),
         "distance_pairs": lambda: reference.distance_pairs(rows[0].copy(), rows, *bounds, np.zeros(1, dtype)),
-    }
-
-
-def _search_calls(dtype: np.dtype[Any]) -> dict[str, Callable[[], object]]:
-    rows, out = np.zeros((1, 2), dtype), np.zeros(1, dtype)
-    return {
         "distance_rows": lambda: kernels.distance_rows(
-            rows[0].copy(), rows, *band_bounds(2, 2, None), dtype.type(np.inf), out
+            rows[0].copy(), rows, *bounds, dtype.type(np.inf), np.zeros(1, dtype)
         ),
-        "nearest_windows": lambda: WindowLibrary(np.arange(16.0), 8, dtype).nearest(np.arange(8.0), 1, 2, 8),
     }
 
 
-def _pair_call() -> object:
-    return reference.distance_pair(np.zeros(2), np.zeros(2), *band_bounds(2, 2, None))
+def _search_calls(dtype: np.dtype[Any]) -> Calls:
+    """The first call compiles several kernels, so it is split for the sake of the progress."""
+    series, query = np.arange(16.0), np.arange(8.0) ** 2
+    library = WindowLibrary(series, 8, dtype)
+    return {
+        "window preparation": lambda: library.prepare(2),
+        "window search": lambda: library.nearest(query, 1, 2, 8),
+    }
 
 
-def _choose_call() -> object:
-    starts, floors = np.zeros(1, np.int64), np.zeros(1)
-    bounds = band_bounds(2, 2, None)
-    return reference.choose_nearest(
-        np.zeros(2), np.zeros(2), starts, floors, *bounds, 0, 1.0, starts.copy(), floors.copy()
-    )
+def _row_search(dtype: np.dtype[Any]) -> Callable[[], object]:
+    rows = np.zeros((1, 8), dtype)
+    return lambda: api.nearest(rows[0], rows, 1, 2)
+
+
+def _other_calls() -> Calls:
+    short, channels = np.zeros(2), np.zeros((2, 2))
+    long = np.zeros(256)
+    return {
+        "wavefront": lambda: wavefront.distance_wavefront(short, short.copy(), *band_bounds(2, 2, None)),
+        "channels": lambda: api.distance(channels, channels),
+        "channels, many": lambda: api.one_to_many(channels, channels[None]),
+        "path": lambda: api.path(short, short),
+        "path of a long pair": lambda: path.alignment_path(long, long, cells_max=64),
+        "stream": lambda: stream.StreamSearch(np.arange(2.0)).extend(np.arange(3.0)),
+    }

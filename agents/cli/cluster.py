@@ -154,16 +154,19 @@ def _status_table(answers: dict[str, dict[str, Any]]) -> Table:
 
 
 @click.command("warmup")
+@click.option(
+    "--all", "everything", is_flag=True, help="Those of the whole room, and measure this machine's crossovers."
+)
 @json_option
-def warmup_command(as_json: bool) -> None:
-    """Compile the DTW kernels into the disk cache that all agents share.
+def warmup_command(everything: bool, as_json: bool) -> None:
+    """Compile the DTW kernels that agents use into the disk cache that all of them share.
 
     \b
     Example: swarm warmup
     """
     from agents.warm import warm_with_progress
 
-    report = warm_with_progress(Console(stderr=True))
+    report = warm_with_progress(Console(stderr=True), everything)
     if as_json:
         click.echo(json.dumps(report))
     else:

@@ -11,26 +11,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dtw import api, cascade, kernels, lanes, moving, reference
+from dtw import (
+    api,
+    bounds,
+    cascade,
+    choice,
+    kernels,
+    lanes,
+    moving,
+    multivariate,
+    path,
+    reference,
+    stream,
+    wavefront,
+)
 from dtw.bands import band_bounds
 from dtw.errors import InvalidArgument, InvalidSeries
+from dtw.warmup import ENTRIES
 from tests.oracles import dtw_naive
 
-ENTRIES = [
-    reference.distance_pair,
-    reference.distance_pairs,
-    reference.normalize_windows,
-    reference.choose_nearest,
-    kernels.distance_rows,
-    moving.window_statistics,
-    moving.moving_extremes,
-    moving.moving_means,
-    moving.fill_spans,
-    moving.fill_scales,
-    cascade.window_bounds,
-    cascade.nearest_windows,
-]
-ROOM = (cascade, kernels, lanes, moving, reference)
+ROOM = (bounds, cascade, choice, kernels, lanes, moving, multivariate, path, reference, stream, wavefront)
 lengths = st.integers(1, 21)
 bands = st.none() | st.integers(0, 22)
 seeds = st.integers(0, 2**32 - 1)
@@ -156,6 +156,13 @@ def test_compiler_flags_are_explicit_and_keep_infinities() -> None:
         assert options["fastmath"] is not True
         assert options["nogil"]
         assert not options.get("parallel", False)
+    cached = {
+        value
+        for module in ROOM
+        for value in vars(module).values()
+        if hasattr(value, "_cache") and type(value._cache).__name__ == "FunctionCache"
+    }
+    assert cached == set(ENTRIES), "the warm-up must know every entry"
     for entry in ENTRIES:
         assert type(entry._cache).__name__ == "FunctionCache"
 
@@ -193,7 +200,7 @@ def test_a_long_call_lets_other_threads_run(entry: str) -> None:
         ([1.0, 2.0, -np.inf], "-inf is not finite", 2),
         ([1e200, 1.0], "too large", 0),
         ([], "empty", None),
-        ([[1.0, 2.0]], "1 dimension", None),
+        ([[[1.0, 2.0]]], "1 dimension", None),
         (["a", "b"], "real numbers", None),
         ([1 + 2j], "real numbers", None),
     ],
@@ -219,7 +226,7 @@ def test_a_bad_candidate_is_named_by_its_row() -> None:
 
 def test_bad_parameters_are_refused() -> None:
     for call in (
-        lambda: api.distance([1.0], [1.0], band=-1),
+        lambda: api.distance([1.0], [1.0], window=-1),
         lambda: api.one_to_many([1.0], [[1.0]], cutoff=-1.0),
         lambda: api.one_to_many([1.0], [[1.0]], cutoff=float("nan")),
         lambda: api.one_to_many([1.0], [[1.0]], method="fast"),  # type: ignore[arg-type]

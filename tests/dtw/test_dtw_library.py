@@ -174,7 +174,7 @@ def test_the_library_keeps_its_own_copy_and_threads_may_share_it() -> None:
 
 def test_one_shot_nearest_searches_the_whole_series() -> None:
     series = walk(6, 100)
-    found = api.nearest(series[20:30], series, 3, band=1)
+    found = api.nearest_windows(series[20:30], series, 3, band=1)
     assert found.starts[0] == 20
     assert found.distances[0] == 0
     assert as_pairs(found) == dtw_naive.nearest(series[20:30].tolist(), series.tolist(), 3, 1, 99)
@@ -241,7 +241,8 @@ def search_bounds(library: WindowLibrary, query: Any, band: int | None, segment:
     """What ``cascade.window_bounds`` says of every window, and the error that it may have made."""
     prepared = library._prepare(band)
     out = np.zeros(library.count, np.float32)
-    size, spans = (library._segment, prepared.coarse) if segment == "coarse" else (1, prepared.fine)
+    fine = library._spans(library.series, *api.envelope(library.series, prepared.reach))
+    size, spans = (library._segment, prepared.coarse) if segment == "coarse" else (1, fine)
     pattern = normalized_windows(query, library.window)[0].astype(np.float32)
     cascade.window_bounds(pattern, size, prepared.reach, *spans, 0, library.count, np.float32(np.inf), out)
     return out, prepared.limits[2], prepared.limits[3]

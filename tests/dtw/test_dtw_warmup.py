@@ -12,17 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dtw import api, cache, cascade, kernels, moving, reference
+from dtw import api, cache
 from dtw.errors import InvalidArgument
 from dtw.library import WindowLibrary
-from dtw.warmup import warmup
+from dtw.warmup import ENTRIES, warmup
 
 ROOT = Path(__file__).parents[2]
 SECOND_PROCESS = """
 import json, time
-from dtw.warmup import warmup
+from dtw.warmup import ENTRIES, warmup
 began = time.process_time()
-report = warmup()
+report = warmup(everything=True)
 print(json.dumps([time.process_time() - began, report.compiled, len(report.kernels)]))
 """
 
@@ -38,20 +38,27 @@ def test_progress_counts_up_to_the_total() -> None:
 
 
 def test_nothing_is_compiled_after_the_warm_up() -> None:
-    warmup()
-    modules = (cascade, kernels, moving, reference)
-    entries = [value for module in modules for value in vars(module).values() if hasattr(value, "signatures")]
-    before = [len(entry.signatures) for entry in entries]
+    warmup(everything=True)
+    before = [len(entry.signatures) for entry in ENTRIES]
     series = np.cumsum(np.random.default_rng(0).standard_normal(100))
     for dtype in (np.float32, np.float64):
         library = WindowLibrary(series, 8, dtype)
         for method in ("lanes", "scalar"):
             found = library.nearest(series[-8:], np.int32(3), 1, np.int32(50), 9.0, method, exclusion=np.int16(2))  # type: ignore[arg-type]
+        library.nearest(series[-8:], 1, None, 50, threads=2)
         library.verify_nearest(series[-8:], found.starts, found.distances, 1, 50, 2)
-        api.one_to_many(series[:8].astype(dtype), np.ones((3, 8), dtype), 1, 5.0)
-        api.one_to_many(series[:8].astype(dtype), np.ones((3, 8), dtype), 1, method="scalar")
+        rows = np.lib.stride_tricks.sliding_window_view(series, 9).astype(dtype)
+        api.one_to_many(rows[0], rows, 1, 5.0)
+        api.one_to_many(rows[0], rows, 1, method="scalar")
+        api.pairwise(rows)
+        api.nearest(rows[3], rows, 2, threads=2)
+        api.nearest(rows[3][:5], rows, 2)
     api.distance(series[:5], series[5:12])
-    assert [len(entry.signatures) for entry in entries] == before
+    api.distance(series, series[::-1])
+    api.fastdtw(series, series[5:], 2)
+    api.search(series[:9], series, 2)
+    api.lower_bounds(series[:9], rows.astype(float))
+    assert [len(entry.signatures) for entry in ENTRIES] == before
 
 
 def test_a_second_process_loads_from_the_disk_cache() -> None:
@@ -64,7 +71,7 @@ def test_a_second_process_loads_from_the_disk_cache() -> None:
         )
         cpu_seconds, compiled, count = json.loads(done.stdout)
     assert compiled == 0
-    assert count == len(warmup().kernels)
+    assert count == len(warmup(everything=True).kernels)
     assert cpu_seconds < 2.0
 
 
@@ -75,9 +82,9 @@ def test_other_dtypes_are_refused() -> None:
 
 def test_one_dtype_warms_no_search_in_the_other() -> None:
     report = warmup(dtypes=(np.float32,))
-    assert "distance_rows[float32]" in report.kernels
-    assert "distance_rows[float64]" not in report.kernels
-    assert "choose_nearest[float64]" in report.kernels
+    assert "window search[float32]" in report.kernels
+    assert "window search[float64]" not in report.kernels
+    assert "distance_pairs[float64]" in report.kernels
 
 
 def test_a_chosen_cache_directory_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -24,15 +24,26 @@ def distance(a: Sequence[float], b: Sequence[float], band: int | None = None) ->
 
 def distance_within(a: Sequence[float], b: Sequence[float], allowed: Sequence[Sequence[bool]]) -> float:
     """Squared DTW distance over the cells that a dense mask allows."""
-    n, m = len(a), len(b)
+    costs = [[(float(x) - float(y)) * (float(x) - float(y)) for y in b] for x in a]
+    return cheapest(costs, allowed)
+
+
+def distance_of_costs(costs: Sequence[Sequence[float]], band: int | None = None) -> float:
+    """The cheapest way through a matrix of costs within a band."""
+    n, m = len(costs), len(costs[0])
+    return cheapest(costs, [[in_band(i, j, n, m, band) for j in range(m)] for i in range(n)])
+
+
+def cheapest(costs: Sequence[Sequence[float]], allowed: Sequence[Sequence[bool]]) -> float:
+    """The recurrence, cell by cell, over a matrix of costs."""
+    n, m = len(costs), len(costs[0])
     matrix = [[math.inf] * (m + 1) for _ in range(n + 1)]
     matrix[0][0] = 0.0
     for i in range(n):
         for j in range(m):
             if allowed[i][j]:
-                difference = float(a[i]) - float(b[j])
                 best = min(matrix[i][j], matrix[i][j + 1], matrix[i + 1][j])
-                matrix[i + 1][j + 1] = best + difference * difference
+                matrix[i + 1][j + 1] = best + costs[i][j]
     return matrix[n][m]
 
 
