@@ -29,6 +29,7 @@ from dtw.choice import (
     worth_refining,
 )
 from dtw.lanes import FASTMATH, LANES, compare_block, exact_part, part
+from dtw.moments import moments
 
 _entry = njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
 
@@ -52,8 +53,8 @@ def window_bounds(
     """Lower bounds, float32, of the distances from ``query`` (float32, z-normalised, at least ``2 * EDGE`` samples) to
     the windows ``first <= i < last``: raises ``bounds`` ``(at least last,)`` to them. ``first`` is a multiple of SPAN.
 
-    ``spans`` come from ``moving.fill_spans`` for means over ``segment`` samples and for extremes over the band, the
-    others from ``moving.fill_scales``. Groups of windows whose old bounds are all above ``limit`` keep them.
+    ``spans`` to ``usable`` come from ``moving.fill_spans`` for that segment and that band. Groups of windows whose old
+    bounds are all above ``limit`` keep them.
     """
     parts = (query.shape[0] - 2 * EDGE) // segment
     summary = np.zeros((3, parts), query.dtype)
@@ -153,7 +154,7 @@ def _gather(
     block: Array,
 ) -> None:
     """Interleave ``size`` windows, normalised if there are means; the lanes behind repeat the last, so that none delays
-    abandoning.
+    abandoning. Moments that are not known yet, and so not numbers, are found and kept.
 
     In two steps, ``rows`` ``(LANES, window)`` between them: storing each sample where it belongs is slower.
     """
@@ -165,6 +166,11 @@ def _gather(
             for t in range(length):
                 row[t] = samples[t]
         else:
+            # Both, because another thread may have stored only one of them yet.
+            if np.isnan(means[index]) or np.isnan(inverses[index]):
+                mean, deviation = moments(samples)
+                means[index] = mean
+                inverses[index] = 1.0 / deviation if deviation > 0.0 else 0.0
             origin, mean, inverse = samples[0], means[index], inverses[index]
             for t in range(length):
                 row[t] = ((samples[t] - origin) - mean) * inverse
@@ -227,7 +233,8 @@ def nearest_windows(
 ) -> int:
     """Propose the windows that can be among the k nearest when chosen ones are to lie ``(gap + 1) / 2`` apart.
 
-    Window i begins at ``series[i * stride]`` and is normalised by ``means`` and ``inverses``, unless those are empty.
+    Window i begins at ``series[i * stride]`` and is normalised, unless ``means`` and ``inverses`` are empty. Those keep
+    the moments of windows that were compared before; others are not numbers.
     ``query`` ``(n,)`` is z-normalised in the dtype of the search, ``query_single`` the same in float32, ``bounds``
     ``(count,)`` what ``window_bounds`` made of segments; it is used up. ``slack`` float64 ``(4,)``: a cutoff is
     ``(sqrt(d) * slack[0] + slack[1]) ** 2`` for the distance d of the last of the k, a limit for bounds the same of

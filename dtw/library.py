@@ -9,7 +9,6 @@ every processor (``precision.py`` says why).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import Any, Final, Literal, NamedTuple, get_args
 
@@ -88,23 +87,19 @@ class WindowLibrary:
     """All sliding windows of one series, z-normalised when they are needed.
 
     ``series`` is float64 ``(n,)`` and copied; ``dtype`` is that of the search, float32 or float64. Memory is about 24
-    bytes per sample and 100 more for each band that was asked for, whatever the window. Threads may search it at the
-    same time; the kernels release the GIL.
+    bytes per sample and 32 more for each band that was asked for, whatever the window. Threads may search it at the
+    same time; the kernels release the GIL. ``threads`` share the preparing.
 
     Raises ``InvalidSeries`` for data that cannot be matched and ``InvalidArgument`` for a bad window or dtype.
     """
 
     def __init__(self, series: ArrayLike, window: int, dtype: Any = np.float32, threads: int = 1) -> None:
         self.dtype = checked_dtype(dtype)
+        self.threads = checked_threads(threads)
         self.series = checked_series(series, window).copy()
         self.window = window
         self.count = self.series.shape[0] - window + 1
-        self._means, self._inverses = np.empty(self.count), np.empty(self.count)
-
-        def measure(part: slice) -> None:
-            moving.window_statistics(self.series, window, part.start, part.stop, self._means, self._inverses)
-
-        in_threads([partial(measure, part) for part in slices(self.count, threads, SPAN)], threads)
+        self._means, self._inverses = np.full(self.count, np.nan), np.full(self.count, np.nan)
         self._segment = max(1, (window - 2 * EDGE) // SEGMENTS)
         self._bands: dict[int | None, _Band] = {}
 
@@ -188,8 +183,9 @@ class WindowLibrary:
         )
 
     def prepare(self, band: int | None) -> None:
-        """Prepare searches within a band, which the first of them would do otherwise."""
+        """Prepare for many searches within a band: what the first of them would do, and what each does a part of."""
         self._banded(band)
+        moving.fill_moments(self.series, self.window, self._means, self._inverses)
 
     def distances_at(self, query: ArrayLike, starts: ArrayLike, window_band: int | None) -> NDArray[np.float64]:
         """Exact float64 distances ``(len(starts),)`` from ``query`` to the windows at ``starts``."""
@@ -227,21 +223,21 @@ class WindowLibrary:
         relative, absolute = bound_slack(self.window)
         reach = self.window - 1 if band is None else min(int(band), self.window - 1)
         limits = np.array([slack.grow(), slack.shift(), 1.0 + relative, absolute])
-        lowest, highest = np.empty_like(self.series), np.empty_like(self.series)
-        moving.moving_extremes(self.series, reach, lowest, highest)
         wide = band_cells(bounds) >= REFINING_WIDTH * self.window
-        fine = self._spans(self.series, lowest, highest) if wide else _Spans(*(np.zeros(s, np.float32) for s in _EMPTY))
-        averages = [np.empty(self.series.shape[0] - self._segment + 1) for _ in range(3)]
-        for values, out in zip((self.series, lowest, highest), averages, strict=True):
-            moving.moving_means(values, self._segment, out)
-        return _Band(bounds, slack, reach, limits, self._spans(averages[0], averages[1], averages[2]), fine)
+        fine = self._spans(1, reach) if wide else _Spans(*(np.zeros(shape, np.float32) for shape in _EMPTY))
+        return _Band(bounds, slack, reach, limits, self._spans(self._segment, reach), fine)
 
-    def _spans(self, values: NDArray[np.float64], lowest: NDArray[np.float64], highest: NDArray[np.float64]) -> _Spans:
+    def _spans(self, segment: int, reach: int) -> _Spans:
         shape = moving.span_shape(self.count, self.window) if self.window >= 2 * EDGE else (0, 4, 0)
         spans = np.empty(shape, np.float32)
         shifts, scales, usable = (np.zeros(self.count, np.float32) for _ in range(3))
-        moving.fill_spans(self.series, values, lowest, highest, self.window, spans)
-        moving.fill_scales(self.series, self._means, self._inverses, spans, shifts, scales, usable)
+
+        def fill(part: slice) -> None:
+            moving.fill_spans(
+                self.series, self.window, segment, reach, part.start, part.stop, spans, shifts, scales, usable
+            )
+
+        in_threads([partial(fill, part) for part in slices(shape[0], self.threads, 1)], self.threads)
         return _Spans(spans, shifts, scales, usable)
 
     def _search_parts(
@@ -345,53 +341,3 @@ def checked_exclusion(exclusion: int) -> int:
     if exclusion < 0:
         raise InvalidArgument(f"an exclusion is a number of samples, at least 0, not {exclusion}")
     return int(exclusion)
-
-
-class LibraryBank:
-    """One ``WindowLibrary`` per column of ``series_matrix``, float64 ``(n, m)``: rows are time, columns are series."""
-
-    def __init__(self, series_matrix: ArrayLike, window: int, dtype: Any = np.float32) -> None:
-        matrix = checked_array(series_matrix, 2, np.float64)
-        self.window = window
-        self.length, self.columns = matrix.shape
-        self.libraries = [WindowLibrary(matrix[:, column], window, dtype) for column in range(self.columns)]
-
-    def last_start(self, end_index: int, horizon: int) -> int:
-        """The last candidate start that a query ending at ``end_index`` (its last sample) may see; negative when none.
-
-        The candidate's window and its horizon end before the query's window begins:
-        ``start + window + horizon <= end_index - window + 1``. So a neighbour's outcome shares no sample with the
-        query.
-        """
-        if not self.window - 1 <= end_index < self.length:
-            raise InvalidArgument(f"a query ends between {self.window - 1} and {self.length - 1}, not at {end_index}")
-        if horizon < 0:
-            raise InvalidArgument(f"a horizon is a number of samples, at least 0, not {horizon}")
-        return end_index - 2 * self.window - horizon + 1
-
-    def query(self, column: int, end_index: int) -> NDArray[np.float64]:
-        """The raw window of ``column`` whose last sample is at ``end_index``."""
-        return self.libraries[column].series[end_index - self.window + 1 : end_index + 1]
-
-    def nearest_all(
-        self,
-        end_index: int,
-        k: int,
-        band: int | None,
-        horizon: int,
-        exclusion: int,
-        columns: Sequence[int] | None = None,
-        method: Method = "lanes",
-    ) -> list[Neighbours]:
-        """The k nearest past windows of each column's own window that ends at ``end_index``, in the order of
-        ``columns``."""
-        last_start = self.last_start(end_index, horizon)
-        wanted = range(self.columns) if columns is None else columns
-        if any(not 0 <= column < self.columns for column in wanted):
-            raise InvalidArgument(f"columns lie between 0 and {self.columns - 1}, not {list(wanted)}")
-        return [
-            self.libraries[column].nearest(
-                self.query(column, end_index), k, band, last_start, method=method, exclusion=exclusion
-            )
-            for column in wanted
-        ]

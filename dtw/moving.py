@@ -1,71 +1,21 @@
-"""What a search prepares of a series once: statistics of each window, moving means and moving extremes.
-
-In IEEE order without fast-math flags, as ``reference.py``: a window counts as constant here exactly when it does there.
-"""
+"""What a search prepares of a series or of rows once, for its lower bounds."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from dtw.bounds import CONDITION_MAX, EDGE, LANE_GROUP, SPAN
-from dtw.reference import CONSTANT_EPSILON
-
-_GROUP: Final = 32
+from dtw.moments import moments
 
 _entry = njit(nogil=True, cache=True, fastmath=False, error_model="numpy")
 
 _part = njit(forceinline=True, nogil=True, fastmath=False, error_model="numpy")
 
 Array = NDArray[Any]
-
-
-@_part
-def _two_passes(samples: Array, window: int, means: Array, squares: Array, magnitude: Array) -> None:
-    """Mean relative to the first sample, sum of squared deviations and magnitude of _GROUP windows side by side."""
-    firsts = samples[:_GROUP]
-    for lane in range(_GROUP):
-        means[lane] = 0.0
-        squares[lane] = 0.0
-        magnitude[lane] = 0.0
-    for t in range(window):
-        column = samples[t : t + _GROUP]
-        for lane in range(_GROUP):
-            means[lane] += column[lane] - firsts[lane]
-            magnitude[lane] = max(magnitude[lane], abs(column[lane]))
-    for lane in range(_GROUP):
-        means[lane] /= window
-    for t in range(window):
-        column = samples[t : t + _GROUP]
-        for lane in range(_GROUP):
-            deviation = (column[lane] - firsts[lane]) - means[lane]
-            squares[lane] += deviation * deviation
-
-
-@_entry
-def window_statistics(series: Array, window: int, first: int, last: int, means: Array, inverses: Array) -> None:
-    """For the windows that start at ``first <= i < last``: the mean relative to the window's first sample and one over
-    the population standard deviation, 0 for a constant window. All float64.
-
-    Groups of windows side by side, each in the order of the reference's two passes, so with its very results.
-    """
-    mean, squares, magnitude = np.empty(_GROUP), np.empty(_GROUP), np.empty(_GROUP)
-    padded = np.zeros(window - 1 + _GROUP)
-    for at in range(first, last, _GROUP):
-        size = min(_GROUP, last - at)
-        if size == _GROUP:
-            _two_passes(series[at : at + window - 1 + _GROUP], window, mean, squares, magnitude)
-        else:
-            padded[: window - 1 + size] = series[at : at + window - 1 + size]
-            _two_passes(padded, window, mean, squares, magnitude)
-        for lane in range(size):
-            means[at + lane] = mean[lane]
-            deviation = np.sqrt(squares[lane] / window)
-            constant = deviation <= CONSTANT_EPSILON * magnitude[lane]
-            inverses[at + lane] = 0.0 if constant else 1.0 / deviation
 
 
 @_entry
@@ -96,56 +46,134 @@ def moving_extremes(series: Array, reach: int, lowest: Array, highest: Array) ->
         highest[index] = max(high[index], high[index + width - span])
 
 
-@_entry
-def moving_means(values: Array, size: int, out: Array) -> None:
-    """The mean of ``values[i : i + size]`` for each i of ``out`` ``(len(values) - size + 1,)``."""
-    for index in range(out.shape[0]):
-        out[index] = 0.0
-    for t in range(size):
-        for index in range(out.shape[0]):
-            out[index] += values[index + t]
-    for index in range(out.shape[0]):
-        out[index] /= size
-
-
 def span_shape(count: int, window: int) -> tuple[int, int, int]:
     """The shape of the spans of ``count`` windows; rows are padded to whole groups of lanes."""
     width = -(-(SPAN + window) // LANE_GROUP) * LANE_GROUP
     return -(-count // SPAN), 4, width
 
 
-@_entry
-def fill_spans(series: Array, averages: Array, lows: Array, highs: Array, window: int, spans: Array) -> None:
-    """For every SPAN windows the series, its moving means and those of its moving extremes as float32 relative to the
-    span's first sample, into ``spans``, shaped as ``span_shape`` says; zeros behind the end."""
-    for span in range(spans.shape[0]):
-        first = span * SPAN
-        base = series[first]
-        for kind, values in enumerate((series, averages, lows, highs)):
-            known = min(SPAN + window - 1, values.shape[0] - first)
-            source, target = values[first : first + known], spans[span, kind]
-            for index in range(known):
-                target[index] = source[index] - base
-            for index in range(known, target.shape[0]):
-                target[index] = 0
+@_part
+def _extremes(values: Array, reach: int, other: Array, low: Array, high: Array) -> None:
+    """``moving_extremes`` of the ``values`` that have ``reach`` neighbours on both sides, the first of them in slot 0.
+
+    ``other`` ``(2, n)`` is scratch, ``low`` and ``high`` are ``(n,)``.
+    """
+    size = values.shape[0]
+    low[:] = values
+    high[:] = values
+    span, width = 1, 2 * reach + 1
+    while 2 * span <= width:
+        size -= span
+        for index in range(size):
+            other[0, index] = min(low[index], low[index + span])
+            other[1, index] = max(high[index], high[index + span])
+        low[:size] = other[0, :size]
+        high[:size] = other[1, :size]
+        span *= 2
+    rest = width - span
+    for index in range(values.shape[0] - 2 * reach):
+        low[index] = min(low[index], low[index + rest])
+        high[index] = max(high[index], high[index + rest])
 
 
-@_entry
-def fill_scales(
-    series: Array, means: Array, inverses: Array, spans: Array, shifts: Array, scales: Array, usable: Array
+@_part
+def _segment_means(values: Array, segment: int, out: Array) -> None:
+    """Means of ``values[i : i + segment]`` into ``out``, zeros where there are fewer samples."""
+    known = max(0, min(out.shape[0], values.shape[0] - segment + 1))
+    scale = 1.0 / segment
+    for index in range(known):
+        out[index] = values[index] * scale
+    for t in range(1, segment):
+        samples = values[t : t + known]
+        for index in range(known):
+            out[index] += samples[index] * scale
+    for index in range(known, out.shape[0]):
+        out[index] = 0
+
+
+@_part
+def _scales(
+    sums: Array, squares: Array, runs: Array, window: int, largest: float, shift: Array, scale: Array, usable: Array
 ) -> None:
-    """The window's mean relative to its span and one over its deviation, float32 ``(count,)`` each; ``usable`` is 0
-    where a window's neighbourhood reaches farther than CONDITION_MAX of its deviations, else 1."""
-    for span in range(spans.shape[0]):
-        first = span * SPAN
-        magnitude = 0.0
-        for kind in (0, 2, 3):
-            for value in spans[span, kind]:
-                magnitude = max(magnitude, abs(value))
-        for index in range(first, min(first + SPAN, means.shape[0])):
-            shifts[index] = (series[index] - series[first]) + means[index]
-            scales[index] = inverses[index]
-            usable[index] = 1 if magnitude * inverses[index] <= CONDITION_MAX else 0
+    for index in range(shift.shape[0]):
+        mean = (sums[index + window] - sums[index]) / window
+        variance = (squares[index + window] - squares[index]) / window - mean * mean
+        inverse = 1.0 / np.sqrt(variance)
+        trusted = largest * inverse <= CONDITION_MAX  # false for what is not a number
+        constant = runs[index + window - 1] >= window
+        shift[index] = mean
+        scale[index] = inverse if trusted and not constant else 0.0
+        usable[index] = 1 if trusted or constant else 0
+
+
+@_entry
+def fill_moments(series: Array, window: int, means: Array, inverses: Array) -> None:
+    """The moments of all windows, which a search would otherwise find for those that it compares."""
+    for index in range(means.shape[0]):
+        mean, deviation = moments(series[index : index + window])
+        means[index] = mean
+        inverses[index] = 1.0 / deviation if deviation > 0.0 else 0.0
+
+
+@_entry
+def fill_spans(
+    series: Array,
+    window: int,
+    segment: int,
+    reach: int,
+    first: int,
+    last: int,
+    spans: Array,
+    shifts: Array,
+    scales: Array,
+    usable: Array,
+) -> None:
+    """What ``cascade.window_bounds`` takes of the windows in the spans ``first <= s < last``.
+
+    Every SPAN windows share four rows of ``spans``, shaped as ``span_shape`` says, in float32 relative to the span's
+    first sample: the samples, their means over ``segment``, and those of the smallest and of the largest sample within
+    ``reach``. ``shifts`` and ``scales`` ``(count,)`` are a window's mean and one over its deviation, 0 if its samples
+    are all the same; ``usable`` is 0 where a window's neighbourhood reaches farther than CONDITION_MAX of its
+    deviations.
+
+    The moments come from running sums over a span, n samples with n - SPAN in a window. Where they are used, no square
+    is above CONDITION_MAX ** 2 variances, so the variance is off by less than ``n * CONDITION_MAX ** 2`` float64 units
+    times ``n / (n - SPAN)``: float32's own rounding, of which ``precision.bound_slack`` allows 2 n, is larger.
+    """
+    count = shifts.shape[0]
+    longest = SPAN + window - 1 + 2 * reach
+    padded, other = np.empty(longest), np.empty((2, longest))
+    low, high = np.empty(longest), np.empty(longest)
+    means = np.empty(spans.shape[2])
+    sums, squares = np.zeros(SPAN + window), np.zeros(SPAN + window)
+    runs = np.ones(SPAN + window, np.int64)
+    for span in range(first, last):
+        begin = span * SPAN
+        size = min(SPAN, count - begin)
+        known = size + window - 1
+        base = series[begin]
+        around = padded[: known + 2 * reach]
+        for index in range(around.shape[0]):
+            around[index] = series[min(max(begin - reach + index, 0), series.shape[0] - 1)] - base
+        values = around[reach : reach + known]
+        target = spans[span]
+        target[0, :known] = values
+        target[0, known:] = 0
+        _segment_means(values, segment, means)
+        target[1] = means
+        _extremes(around, reach, other, low[: around.shape[0]], high[: around.shape[0]])
+        largest = 0.0
+        for index in range(known):
+            largest = max(largest, max(high[index], -low[index]))
+            sums[index + 1] = sums[index] + values[index]
+            squares[index + 1] = squares[index] + values[index] * values[index]
+            runs[index] = runs[index - 1] + 1 if index > 0 and values[index] == values[index - 1] else 1
+        _segment_means(low[:known], segment, means)
+        target[2] = means
+        _segment_means(high[:known], segment, means)
+        target[3] = means
+        part = slice(begin, begin + size)
+        _scales(sums, squares, runs, window, largest, shifts[part], scales[part], usable[part])
 
 
 @_entry

@@ -13,10 +13,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-FASTMATH_NONE: Final = False
+from dtw.moments import moments
 
-CONSTANT_EPSILON: Final = 1e-12
-"""A window whose standard deviation is at most this times its largest magnitude counts as constant."""
+FASTMATH_NONE: Final = False
 
 _entry = njit(nogil=True, cache=True, fastmath=FASTMATH_NONE, error_model="numpy")
 _part = njit(nogil=True, fastmath=FASTMATH_NONE, error_model="numpy")
@@ -66,29 +65,11 @@ def distance_pairs(query: Array, candidates: Array, lower: Array, upper: Array, 
 
 @_part
 def _normalize(values: Array, out: Array) -> None:
-    """z-normalise ``values`` float64 into ``out`` in two passes, relative to the first sample.
-
-    Taking the first sample off before summing makes a constant window exactly zero and keeps a large common offset from
-    eating the digits.
-    """
-    length = values.shape[0]
+    """z-normalise ``values`` float64 into ``out``; a constant window becomes zeros."""
+    mean, deviation = moments(values)
     origin = values[0]
-    total = 0.0
-    magnitude = 0.0
-    for t in range(length):
-        total += values[t] - origin
-        magnitude = max(magnitude, abs(values[t]))
-    mean = total / length
-    squares = 0.0
-    for t in range(length):
-        deviation = (values[t] - origin) - mean
-        squares += deviation * deviation
-    deviation_std = np.sqrt(squares / length)
-    if deviation_std <= CONSTANT_EPSILON * magnitude:
-        out[:] = 0.0
-        return
-    for t in range(length):
-        out[t] = ((values[t] - origin) - mean) / deviation_std
+    for t in range(values.shape[0]):
+        out[t] = ((values[t] - origin) - mean) / deviation if deviation > 0.0 else 0.0
 
 
 @_entry

@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from dtw.bands import band_bounds
 from dtw.errors import InvalidSeries
 from dtw.library import Neighbours, Pruning, checked_cutoff, checked_exclusion, checked_k
+from dtw.moments import moments
 from dtw.normalize import MAGNITUDE_MAX, checked_array, normalized
-from dtw.reference import CONSTANT_EPSILON
 
 _entry = njit(nogil=True, cache=True, fastmath=False, error_model="numpy")
 _part = njit(nogil=True, fastmath=False, error_model="numpy")
@@ -29,24 +29,6 @@ BOUND_SLACK = 1e-9
 """Bounds are sums in another order than the distance, so they may come out larger by rounding; far below this share."""
 
 Array = NDArray[Any]
-
-
-@_part
-def _statistics(values: Array) -> Any:
-    """Mean relative to the first sample and standard deviation, 0 if constant, in the reference's order."""
-    length = values.shape[0]
-    origin = values[0]
-    total, magnitude = 0.0, 0.0
-    for t in range(length):
-        total += values[t] - origin
-        magnitude = max(magnitude, abs(values[t]))
-    mean = total / length
-    squares = 0.0
-    for t in range(length):
-        deviation = (values[t] - origin) - mean
-        squares += deviation * deviation
-    deviation = np.sqrt(squares / length)
-    return mean, deviation if deviation > CONSTANT_EPSILON * magnitude else 0.0
 
 
 @_part
@@ -97,7 +79,7 @@ def compare_newest(
     """
     length = query.shape[0]
     values = ring[newest + 1 : newest + 1 + length]
-    mean, deviation = _statistics(values)
+    mean, deviation = moments(values)
     origin = values[0]
     out[0] = np.inf
     for t in range(length):

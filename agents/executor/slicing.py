@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from agents.data.dataset import Dataset
-from dtw.library import LibraryBank
+from dtw.bank import LibraryBank
 from protocol.messages import Intent
 
 WINDOW: Final = 32

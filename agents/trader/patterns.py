@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from agents.config import PatternSection
 from agents.data.dataset import Dataset
-from dtw.library import LibraryBank, Neighbours
+from dtw.bank import LibraryBank
+from dtw.library import Neighbours
 from protocol.messages import Claim
 
 FORECAST_SCALE: Final = 1_000_000
@@ -58,6 +59,7 @@ class PatternSearch:
         self._section = section
         self._method: Literal["lanes", "scalar"] = method
         self._bank = LibraryBank(data.log_closes, section.window, np.float32)
+        self._bank.prepare(section.band)
 
     def neighbours(self, market_index: int, symbols: Sequence[int]) -> list[Neighbours]:
         """The k nearest of each symbol at a bar."""

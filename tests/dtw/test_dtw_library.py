@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from dtw import api, cascade, moving, reference
 from dtw.bands import band_bounds
+from dtw.bank import LibraryBank
 from dtw.errors import InvalidArgument, InvalidSeries
-from dtw.library import LibraryBank, WindowLibrary
+from dtw.library import WindowLibrary
 from dtw.normalize import normalized_windows
 from dtw.precision import Slack, rounded_up
 from tests.oracles import dtw_naive
@@ -241,8 +242,8 @@ def search_bounds(library: WindowLibrary, query: Any, band: int | None, segment:
     """What ``cascade.window_bounds`` says of every window, and the error that it may have made."""
     prepared = library._prepare(band)
     out = np.zeros(library.count, np.float32)
-    fine = library._spans(library.series, *api.envelope(library.series, prepared.reach))
-    size, spans = (library._segment, prepared.coarse) if segment == "coarse" else (1, fine)
+    size = library._segment if segment == "coarse" else 1
+    spans = prepared.coarse if segment == "coarse" else library._spans(1, prepared.reach)
     pattern = normalized_windows(query, library.window)[0].astype(np.float32)
     cascade.window_bounds(pattern, size, prepared.reach, *spans, 0, library.count, np.float32(np.inf), out)
     return out, prepared.limits[2], prepared.limits[3]
@@ -253,7 +254,7 @@ def search_bounds(library: WindowLibrary, query: Any, band: int | None, segment:
     seed=seeds,
     window=st.integers(8, 70),
     band=st.none() | st.integers(0, 9),
-    kind=st.sampled_from(["walk", "jump", "offset", "steps", "tiny"]),
+    kind=st.sampled_from(["walk", "jump", "offset", "steps", "still", "tiny"]),
     segment=st.sampled_from(["coarse", "fine"]),
 )
 def test_a_lower_bound_stays_below_the_exact_distance(
@@ -266,6 +267,8 @@ def test_a_lower_bound_stays_below_the_exact_distance(
         series += 1e9
     elif kind == "steps":
         series = np.round(series / 4)
+    elif kind == "still":
+        series[20:220] = series[20]
     elif kind == "tiny":
         series *= 1e-120
     start = seed % (window + 100)
@@ -287,15 +290,41 @@ def test_most_windows_are_refused_by_their_lower_bound(segment: str, share: floa
 
 
 @pytest.mark.parametrize("window", [8, 9, 33, 64, 130])
-def test_statistics_are_those_of_the_reference(window: int) -> None:
+def test_moments_are_those_of_the_reference_and_found_once(window: int) -> None:
     series = np.concatenate([np.full(window + 3, 7.0), walk(3, 700) * 1e-3 + 1e6, np.full(window, -1.0)])
-    windows = normalized_windows(series, window)
     library = WindowLibrary(series, window)
+    query = series[300 : 300 + window]
+    library.nearest(query, library.count, 2, library.count)  # compares all
     starts = np.arange(library.count)
     relative = np.lib.stride_tricks.sliding_window_view(series, window) - series[starts][:, None]
     rebuilt = (relative - library._means[:, None]) * library._inverses[:, None]
-    np.testing.assert_allclose(rebuilt, windows, rtol=1e-15, atol=1e-15)
-    assert (library._inverses == 0).tolist() == (~windows.any(axis=1)).tolist()
+    np.testing.assert_allclose(rebuilt, normalized_windows(series, window), rtol=1e-15, atol=1e-15)
+    prepared = WindowLibrary(series, window)
+    prepared.prepare(2)
+    assert np.array_equal(prepared._means, library._means)
+    assert np.array_equal(prepared._inverses, library._inverses)
+
+
+@pytest.mark.parametrize("window", [8, 65, 130])
+@pytest.mark.parametrize("reach", [0, 1, 7, 60, 200])
+def test_spans_hold_samples_means_extremes_and_moments(window: int, reach: int) -> None:
+    series = walk(9, 900)
+    library = WindowLibrary(series, window, threads=2)
+    found = library._spans(3, reach)
+    around = api.envelope(series, reach)
+    for start in range(0, library.count, 41):
+        span, at = divmod(start, 256)
+        base = series[span * 256]
+        for kind, values in enumerate((series, series, around.lower, around.upper)):
+            size = 1 if kind == 0 else 3
+            for t in (0, window // 2, window - size):
+                expected = values[start + t : start + t + size].mean() - base
+                assert found.spans[span, kind, at + t] == pytest.approx(expected, rel=1e-5, abs=1e-5)
+        own = series[start : start + window]
+        assert found.shifts[start] == pytest.approx(own.mean() - base, rel=1e-5, abs=1e-5)
+        if found.usable[start]:
+            assert found.scales[start] == pytest.approx(1 / own.std(), rel=1e-5)
+    assert found.usable.mean() > 0.95
 
 
 @pytest.mark.parametrize("reach", [0, 1, 2, 3, 7, 8, 300])
