@@ -13,22 +13,23 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dtw import crossover, kernels, moving, multivariate, reference, wavefront
+from dtw import crossover, gpu, kernels, moving, multivariate, reference, wavefront
 from dtw.bands import Bounds, band_bounds, band_cells
 from dtw.errors import InvalidArgument
 from dtw.fastdtw import fastdtw
 from dtw.lanes import LANES
-from dtw.library import Method, Neighbours, Pruning, WindowLibrary, checked_cutoff
+from dtw.library import WindowLibrary
 from dtw.normalize import checked_array, checked_channels
 from dtw.pairwise import pairwise
 from dtw.parallel import checked_threads, in_threads, slices
 from dtw.path import Path, alignment_path
 from dtw.precision import rounded_up
+from dtw.query import Method, Neighbours, Pruning, checked_cutoff
 from dtw.rows import RowLibrary, library_of
 
 path = alignment_path
@@ -77,18 +78,21 @@ def one_to_many(
     library: ArrayLike,
     window: int | None = None,
     cutoff: float = math.inf,
-    method: Method = "lanes",
+    method: Method | Literal["gpu"] = "lanes",
     threads: int = 1,
 ) -> NDArray[Any]:
     """Squared distances ``(count,)`` from ``query`` to each row of ``library``.
 
     ``query`` ``(n,)`` and ``library`` ``(count, m)``, or ``(n, channels)`` and ``(count, m, channels)``. Computes and
     returns float32 when both are, float64 otherwise and for channels. Distances above ``cutoff`` are ``inf``.
-    ``method`` "lanes" compares ``LANES`` rows at once and abandons hopeless ones; "scalar" is the plain loop.
+    ``method`` "lanes" compares ``LANES`` rows at once and abandons hopeless ones; "scalar" is the plain loop;
+    "gpu" is ``gpu.one_to_many``, which needs a CUDA device and no threads.
     """
     cutoff, threads = checked_cutoff(cutoff), checked_threads(threads)
+    if method == "gpu":
+        return gpu.one_to_many(query, library, window, cutoff)
     if method not in ("lanes", "scalar"):
-        raise InvalidArgument(f"the methods are lanes and scalar, not {method!r}")
+        raise InvalidArgument(f"the methods are lanes, scalar and gpu, not {method!r}")
     if np.ndim(query) == 2:
         return _channels_to_many(query, library, window, cutoff, threads)
     pattern, rows = checked_array(query, 1), checked_array(library, 2)

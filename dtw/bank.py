@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -10,9 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dtw.errors import InvalidArgument
-from dtw.library import Method, Neighbours, WindowLibrary
+from dtw.library import WindowLibrary
 from dtw.normalize import checked_array
-from dtw.parallel import checked_threads, in_threads
+from dtw.parallel import in_threads, slices
+from dtw.query import Method, Neighbours, checked_dtype, checked_exclusion, checked_k
+from dtw.stack import Stack
 
 
 class LibraryBank:
@@ -21,13 +24,24 @@ class LibraryBank:
     def __init__(self, series_matrix: ArrayLike, window: int, dtype: Any = np.float32) -> None:
         matrix = checked_array(series_matrix, 2, np.float64)
         self.window = window
+        self.dtype = checked_dtype(dtype)
         self.length, self.columns = matrix.shape
         self.libraries = [WindowLibrary(matrix[:, column], window, dtype) for column in range(self.columns)]
+        self._stacks: dict[int | None, Stack] = {}
 
     def prepare(self, band: int | None) -> None:
-        """Prepare every library for many searches within a band."""
+        """Prepare for many searches within a band."""
         for library in self.libraries:
             library.prepare(band)
+        self._stacked(band)
+
+    def _stacked(self, band: int | None) -> Stack:
+        """The libraries' stacks as one. They go on with its rows, so that nothing is kept twice."""
+        if band not in self._stacks:
+            self._stacks[band] = Stack.joined([library.stacked(band) for library in self.libraries])
+            for row, library in enumerate(self.libraries):
+                library.rest_on(self._stacks[band], row, band)
+        return self._stacks[band]
 
     def last_start(self, end_index: int, horizon: int) -> int:
         """The last candidate start that a query ending at ``end_index`` (its last sample) may see; negative when none.
@@ -63,12 +77,40 @@ class LibraryBank:
         wanted = range(self.columns) if columns is None else columns
         if any(not 0 <= column < self.columns for column in wanted):
             raise InvalidArgument(f"columns lie between 0 and {self.columns - 1}, not {list(wanted)}")
-        found: dict[int, Neighbours] = {}
+        if method != "lanes" or last_start < 0:
+            return [
+                self.libraries[column].nearest(
+                    self.query(column, end_index), k, band, last_start, method=method, exclusion=exclusion
+                )
+                for column in wanted
+            ]
+        return self._search(
+            np.array(wanted, np.int64),
+            end_index,
+            checked_k(k),
+            band,
+            last_start + 1,
+            checked_exclusion(exclusion),
+            threads,
+        )
 
-        def search(column: int) -> None:
-            query = self.query(column, end_index)
-            library = self.libraries[column]
-            found[column] = library.nearest(query, k, band, last_start, method=method, exclusion=exclusion)
+    def _search(
+        self,
+        wanted: NDArray[np.int64],
+        end_index: int,
+        k: int,
+        band: int | None,
+        count: int,
+        exclusion: int,
+        threads: int,
+    ) -> list[Neighbours]:
+        stack = self._stacked(band)
+        queries = np.ascontiguousarray(stack.series[wanted, end_index - self.window + 1 : end_index + 1])
+        parts = slices(len(wanted), threads, 1)
+        found: list[list[Neighbours]] = [[] for _ in parts]
 
-        in_threads([partial(search, column) for column in wanted], checked_threads(threads))
-        return [found[column] for column in wanted]
+        def search(slot: int, part: slice) -> None:
+            found[slot] = stack.nearest(queries[part], wanted[part], k, count, math.inf, exclusion, self.dtype)
+
+        in_threads([partial(search, slot, part) for slot, part in enumerate(parts)], len(parts))
+        return [each for part in found for each in part]

@@ -21,8 +21,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-PARTS: Final = ("lanes.py", "bounds.py", "choice.py", "moments.py")
-"""Files of this room whose compiled functions are inlined into those of other files."""
+PARTS: Final = ("lanes.py", "bounds.py", "choice.py", "moments.py", "cascade.py", "reference.py")
+"""Files of this room whose compiled functions are inlined into those of other files, or called by them."""
 
 
 def parts_digest(directory: Path = Path(__file__).parent) -> str:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from dtw.bounds import EDGE, LANE_GROUP, SPAN, far_costs, group_bounds, query_segments
 from dtw.choice import (
-    any_within,
     compact,
     count_within,
     indices_within,
@@ -66,7 +65,7 @@ def window_bounds(
     for group in range(first, last, LANE_GROUP):
         size = min(LANE_GROUP, last - group)
         results = bounds[group : group + size]
-        if not any_within(results, limit):
+        if count_within(results, limit) == 0:
             continue
         shift[:size] = shifts[group : group + size]
         scale[:size] = scales[group : group + size]

@@ -132,15 +132,6 @@ def limit_of(cutoff: Any, grow: float, shift: float) -> Any:
 
 
 @part
-def any_within(values: Array, limit: Any) -> bool:
-    """Whether the smallest of the values is within the limit."""
-    smallest = values[0]
-    for index in range(1, values.shape[0]):
-        smallest = values[index] if values[index] < smallest else smallest
-    return bool(smallest <= limit)
-
-
-@part
 def worth_refining(bounds: Array, limit: Any, lower: Array, upper: Array) -> bool:
     """Whether bounds of single samples would cost less than comparing the windows that they would refuse."""
     windows, groups = 0, 0
@@ -156,7 +147,10 @@ def worth_refining(bounds: Array, limit: Any, lower: Array, upper: Array) -> boo
 
 @part
 def count_within(bounds: Array, limit: Any) -> int:
-    """How many bounds are within the limit and not infinite, which marks windows that were compared already."""
+    """How many bounds are within the limit and not infinite, which marks windows that were compared already.
+
+    A sum, where the smallest would say as much to most callers: sums of comparisons are vectors, minima are not.
+    """
     size = 0
     for index in range(bounds.shape[0]):
         size += bounds[index] <= limit and bounds[index] < np.inf
@@ -167,9 +161,12 @@ def count_within(bounds: Array, limit: Any) -> int:
 def indices_within(bounds: Array, limit: Any, order: Array) -> int:
     """The windows that ``count_within`` counts, ascending, into ``order``."""
     size = 0
-    for index in range(bounds.shape[0]):
-        order[size] = index
-        size += bounds[index] <= limit and bounds[index] < np.inf
+    for group in range(0, bounds.shape[0], LANE_GROUP):
+        values = bounds[group : group + LANE_GROUP]
+        if count_within(values, limit) > 0:
+            for lane in range(values.shape[0]):
+                order[size] = group + lane
+                size += values[lane] <= limit and values[lane] < np.inf
     return size
 
 

@@ -41,8 +41,10 @@ Array = NDArray[Any]
 @part
 def _fill(row: Array, first: int, last: int, value: Any) -> None:
     """Set the slots ``first <= j < last`` of all lanes."""
-    for index in range(first * LANES, last * LANES):
-        row[index] = value
+    for slot in range(first, last):
+        cells = row[slot * LANES : (slot + 1) * LANES]
+        for lane in range(LANES):
+            cells[lane] = value
 
 
 @part
@@ -53,10 +55,11 @@ def _step(difference: Any, diagonal: Any, top: Any, left: Any) -> Any:
 @part
 def _two_rows_left_edge(q0: Any, block: Array, row: Array, diagonal: Array, left: Array, j: int) -> None:
     """One column that only the upper of the two rows covers."""
-    top_at = (j + 1) * LANES
+    tops = row[(j + 1) * LANES : (j + 2) * LANES]
+    samples = block[j * LANES : (j + 1) * LANES]
     for lane in range(LANES):
-        top = row[top_at + lane]
-        left[lane] = _step(q0 - block[j * LANES + lane], diagonal[lane], top, left[lane])
+        top = tops[lane]
+        left[lane] = _step(q0 - samples[lane], diagonal[lane], top, left[lane])
         diagonal[lane] = top
 
 
@@ -108,8 +111,9 @@ def _two_rows_right_edge(q1: Any, block: Array, row: Array, left: Array, j: int)
     """One column that only the lower of the two rows covers; ``left`` is the upper row's last cell, then infinite."""
     infinity = row.dtype.type(np.inf)
     cells = row[j * LANES : (j + 2) * LANES]
+    samples = block[j * LANES : (j + 1) * LANES]
     for lane in range(LANES):
-        difference = q1 - block[j * LANES + lane]
+        difference = q1 - samples[lane]
         cells[LANES + lane] = min(left[lane], cells[lane]) + difference * difference
         left[lane] = infinity
 
@@ -156,8 +160,9 @@ def _two_rows(
     still infinite.
     """
     infinity = row.dtype.type(np.inf)
+    before = row[start * LANES : (start + 1) * LANES]
     for lane in range(LANES):
-        diagonal[lane] = row[start * LANES + lane]
+        diagonal[lane] = before[lane]
         left[lane] = infinity
     for j in range(start, middle):
         _two_rows_left_edge(q0, block, row, diagonal, left, j)

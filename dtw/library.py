@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property, partial
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Any, Final, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,36 +22,21 @@ from dtw.errors import InvalidArgument, InvalidSeries
 from dtw.normalize import checked_array, checked_series, normalized
 from dtw.parallel import checked_threads, in_threads, slices
 from dtw.precision import Slack, bound_slack, rounded_up
+from dtw.query import (
+    Method,
+    Neighbours,
+    Pruning,
+    checked_cutoff,
+    checked_dtype,
+    checked_exclusion,
+    checked_k,
+    gap_of,
+)
+from dtw.stack import Stack
 from dtw.verify import VerifyResult, compare_claim
-
-Method = Literal["lanes", "scalar"]
-
-
-class Pruning(NamedTuple):
-    """How many windows each step of a search was left with. Each step is dearer than the one before."""
-
-    windows: int
-    after_segment_bound: int
-    after_sample_bound: int
-    compared: int
-    proposed: int
-
-    def refused_share(self) -> float:
-        """The share of windows that never reached the recurrence."""
-        return 1.0 - self.compared / self.windows if self.windows else 0.0
-
-
-class Neighbours(NamedTuple):
-    """Nearest first. ``starts`` int64 ``(k',)`` and ``distances`` float64 ``(k',)``, squared; ``k'`` may be below k."""
-
-    starts: NDArray[np.int64]
-    distances: NDArray[np.float64]
-    pruning: Pruning = Pruning(0, 0, 0, 0, 0)
-
 
 SEGMENTS: Final = 14
 """Segments per window in the first lower bound, about: 4 samples each in a window of 64."""
-
 
 REFINING_WIDTH: Final = 24
 """Cells per row from which on bounds of single samples can pay; see ``choice.REFINING_CELLS``."""
@@ -128,15 +113,18 @@ class WindowLibrary:
         exclusion = checked_exclusion(exclusion)
         if method not in get_args(Method):
             raise InvalidArgument(f"the methods are {', '.join(get_args(Method))}, not {method!r}")
-        pattern = self._pattern(query)
+        raw = self._checked_query(query)
         count = int(min(last_start + 1, self.count))
         if count <= 0:
             return Neighbours(np.empty(0, np.int64), np.empty(0, np.float64))
-        band = self._banded(window_band)
-        # A choice rules out at most this many starts in a row, its own among them; see ``cascade``.
-        gap = 2 * max(exclusion, 1) - 1
+        band, gap = self._banded(window_band), gap_of(exclusion)
+        parts = slices(count, threads, SPAN)
+        if method == "lanes" and len(parts) == 1:
+            stack = self.stacked(window_band)
+            return stack.nearest(raw[None], np.zeros(1, np.int64), k, count, cutoff, exclusion, self.dtype)[0]
+        pattern = normalized(raw)
         if method == "lanes":
-            proposed, floors, pruning = self._search_parts(pattern, count, k, gap, cutoff, band, threads)
+            proposed, floors, pruning = self._search_parts(pattern, parts, k, gap, cutoff, band)
         else:
             proposed, floors, pruning = self._search_scalar(pattern, count, min(k, count), gap, cutoff, band)
         chosen = np.empty(min(k, count), np.int64)
@@ -187,9 +175,32 @@ class WindowLibrary:
         self._banded(band)
         moving.fill_moments(self.series, self.window, self._means, self._inverses)
 
+    def stacked(self, band: int | None) -> Stack:
+        """What a search within a band takes, as a stack of this series alone."""
+        prepared = self._banded(band)
+        coarse, fine = (tuple(array[None] for array in spans) for spans in (prepared.coarse, prepared.fine))
+        return Stack(
+            self.series[None],
+            self._means[None],
+            self._inverses[None],
+            self._segment,
+            prepared.reach,
+            coarse,
+            fine,
+            prepared.bounds,
+            prepared.slack,
+            prepared.limits,
+        )
+
+    def rest_on(self, stack: Stack, row: int, band: int | None) -> None:
+        """Go on with a row of a stack that this library was joined into, and drop the own copy."""
+        self.series, self._means, self._inverses = stack.series[row], stack.means[row], stack.inverses[row]
+        coarse, fine = (_Spans(*(array[row] for array in spans)) for spans in (stack.coarse, stack.fine))
+        self._bands[band] = self._bands[band]._replace(coarse=coarse, fine=fine)
+
     def distances_at(self, query: ArrayLike, starts: ArrayLike, window_band: int | None) -> NDArray[np.float64]:
         """Exact float64 distances ``(len(starts),)`` from ``query`` to the windows at ``starts``."""
-        pattern = self._pattern(query)
+        pattern = normalized(self._checked_query(query))
         at = np.ascontiguousarray(starts, np.int64)
         if at.ndim != 1 or (at.size and (at.min() < 0 or at.max() >= self.count)):
             raise InvalidArgument(f"window starts lie between 0 and {self.count - 1}")
@@ -206,11 +217,11 @@ class WindowLibrary:
         reference.normalize_windows(self.series, np.arange(self.count, dtype=np.int64), rows)
         return rows
 
-    def _pattern(self, query: ArrayLike) -> NDArray[np.float64]:
-        values = checked_array(query, 1, np.float64)
+    def _checked_query(self, query: ArrayLike) -> NDArray[np.float64]:
+        values: NDArray[np.float64] = checked_array(query, 1, np.float64)
         if values.shape[0] != self.window:
             raise InvalidSeries(f"the query holds {values.shape[0]} samples, the library's windows {self.window}")
-        return normalized(values)
+        return values
 
     def _banded(self, band: int | None) -> _Band:
         if band not in self._bands:
@@ -222,7 +233,8 @@ class WindowLibrary:
         slack = Slack.of(self.window, bounds, self.dtype)
         relative, absolute = bound_slack(self.window)
         reach = self.window - 1 if band is None else min(int(band), self.window - 1)
-        limits = np.array([slack.grow(), slack.shift(), 1.0 + relative, absolute])
+        divisor = 1.0 + 2.0 * slack.relative
+        limits = np.array([slack.grow(), slack.shift(), 1.0 + relative, absolute, divisor, slack.absolute])
         wide = band_cells(bounds) >= REFINING_WIDTH * self.window
         fine = self._spans(1, reach) if wide else _Spans(*(np.zeros(shape, np.float32) for shape in _EMPTY))
         return _Band(bounds, slack, reach, limits, self._spans(self._segment, reach), fine)
@@ -241,23 +253,19 @@ class WindowLibrary:
         return _Spans(spans, shifts, scales, usable)
 
     def _search_parts(
-        self, pattern: NDArray[np.float64], count: int, k: int, gap: int, cutoff: float, band: _Band, threads: int
+        self, pattern: NDArray[np.float64], parts: list[slice], k: int, gap: int, cutoff: float, band: _Band
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], Pruning]:
         """Starts and lower bounds, ascending by the bound, of all windows that can be among the k nearest.
 
         Each thread searches a part of the windows as if there were no other: what is among the k nearest of all is
         among the k nearest of its part.
         """
-        parts = slices(count, threads, SPAN)
-        if len(parts) == 1:
-            starts, floors, pruning = self._search_lanes(pattern, parts[0], k, gap, cutoff, band)
-            return *_by_floor(starts, floors), pruning
         found: dict[int, tuple[NDArray[np.int64], NDArray[np.float64], Pruning]] = {}
 
         def search(part: slice) -> None:
             found[part.start] = self._search_lanes(pattern, part, k, gap, cutoff, band)
 
-        in_threads([partial(search, part) for part in parts], threads)
+        in_threads([partial(search, part) for part in parts], len(parts))
         ordered = [found[part.start] for part in parts]
         counts = Pruning(*(sum(values) for values in zip(*(pruning for _, _, pruning in ordered), strict=True)))
         starts = np.concatenate([starts for starts, _, _ in ordered])
@@ -312,32 +320,3 @@ class WindowLibrary:
 def _by_floor(starts: NDArray[Any], floors: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     order = np.argsort(floors, kind="stable")
     return starts[order].astype(np.int64, copy=False), floors[order]
-
-
-def checked_dtype(dtype: Any) -> np.dtype[Any]:
-    """The search dtype, float32 or float64, or ``InvalidArgument``."""
-    chosen: np.dtype[Any] = np.dtype(dtype)
-    if chosen not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise InvalidArgument(f"searches run in float32 or float64, not {chosen}")
-    return chosen
-
-
-def checked_k(k: int) -> int:
-    """``k``, or ``InvalidArgument`` unless it is at least 1."""
-    if k < 1:
-        raise InvalidArgument(f"k is at least 1, not {k}")
-    return int(k)
-
-
-def checked_cutoff(cutoff: float) -> float:
-    """``cutoff``, or ``InvalidArgument`` unless it is a squared distance."""
-    if math.isnan(cutoff) or cutoff < 0:
-        raise InvalidArgument(f"a cutoff is a squared distance, at least 0, not {cutoff}")
-    return float(cutoff)
-
-
-def checked_exclusion(exclusion: int) -> int:
-    """``exclusion``, or ``InvalidArgument`` unless it is a number of samples."""
-    if exclusion < 0:
-        raise InvalidArgument(f"an exclusion is a number of samples, at least 0, not {exclusion}")
-    return int(exclusion)

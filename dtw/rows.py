@@ -16,10 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 from dtw import cascade, moving, reference
 from dtw.bands import Bounds, band_bounds
 from dtw.bounds import EDGE, LANE_GROUP
-from dtw.library import SEGMENTS, Neighbours, Pruning, checked_cutoff, checked_k
+from dtw.library import SEGMENTS
 from dtw.normalize import checked_array
 from dtw.parallel import checked_threads, in_threads, slices
 from dtw.precision import Slack, rounded_up
+from dtw.query import Neighbours, Pruning, checked_cutoff, checked_k
 
 QUERY_MAX: Final = 1e15
 """A query that reaches this many times as far as the rows do is compared with all of them in float64."""
@@ -74,7 +75,7 @@ class RowLibrary:
 
         def search(slot: int, part: slice) -> None:
             wanted = min(k, part.stop - part.start)
-            if exact.shape[0] != self.length or np.abs(exact).max() * self._unit > QUERY_MAX:
+            if exact.shape[0] != self.length or float(np.abs(exact).max()) * self._unit > QUERY_MAX:
                 starts, pruning = self._compare_all(exact, part, wanted, bounds)
             else:
                 starts, pruning = self._search(exact * self._unit, part, wanted, window, cutoff, bounds)

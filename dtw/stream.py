@@ -15,9 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from dtw.bands import band_bounds
 from dtw.errors import InvalidSeries
-from dtw.library import Neighbours, Pruning, checked_cutoff, checked_exclusion, checked_k
 from dtw.moments import moments
 from dtw.normalize import MAGNITUDE_MAX, checked_array, normalized
+from dtw.query import Neighbours, Pruning, checked_cutoff, checked_exclusion, checked_k
 
 _entry = njit(nogil=True, cache=True, fastmath=False, error_model="numpy")
 _part = njit(nogil=True, fastmath=False, error_model="numpy")

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from dtw import api, cascade, crossover, kernels, moving, multivariate, path, reference, stream, wavefront
+from dtw import api, cascade, columns, crossover, kernels, moving, multivariate, path, reference, stream, wavefront
 from dtw.bands import band_bounds
-from dtw.library import WindowLibrary, checked_dtype
+from dtw.library import WindowLibrary
+from dtw.query import checked_dtype
 
 Progress = Callable[[int, int, str], None]
 """Called with (kernels ready, kernels in total, name of the one just made ready)."""
@@ -42,6 +43,7 @@ ENTRIES = (
     cascade.window_bounds,
     cascade.row_bounds,
     cascade.nearest_windows,
+    columns.search_columns,
     wavefront.distance_wavefront,
     multivariate.distance_channels,
     multivariate.distances_channels,

@@ -58,10 +58,7 @@ class Planner:
     def _match(self, frame: Frame) -> Legs:
         limits = [effective_price(intent, self._voter.policy.collar_bps) for intent in frame.intents]
         with span(Operation.CURVE_MATCH, frame.cycle, len(limits)):
-            return {
-                intent.sequence: self._curves.legs(intent, limit, frame.market_index)
-                for intent, limit in zip(frame.intents, limits, strict=True)
-            }
+            return self._curves.legs(frame.intents, limits, frame.market_index)
 
     def _planned(
         self, frame: Frame, intent: Intent, leg: Leg, index: int, digest: bytes, notional: int

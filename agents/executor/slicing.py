@@ -7,6 +7,7 @@ the spread: the leg costs less if it trades and expires with the day if it does 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from agents.data.dataset import Dataset
 from dtw.bank import LibraryBank
+from dtw.query import Neighbours
 from protocol.messages import Intent
 
 WINDOW: Final = 32
@@ -32,29 +34,38 @@ class Leg:
 
 
 class CurveMatcher:
-    """``legs(intent, limit_price, market_index)``; libraries are built once for all symbols."""
+    """``legs(intents, limit_prices, market_index)``; libraries are built once for all symbols."""
 
     def __init__(self, data: Dataset) -> None:
         self._activity = np.abs(np.diff(data.log_closes, axis=0))
         self._bank = LibraryBank(self._activity, WINDOW, np.float32)
+        self._bank.prepare(BAND)
 
-    def legs(self, intent: Intent, limit_price: int, market_index: int) -> tuple[Leg, ...]:
-        """One leg at the limit, or two: half at the limit, half at the reference price."""
-        whole = (Leg(intent.quantity, limit_price),)
-        if intent.quantity < SPLIT_QUANTITY_MIN or not self._turning_wild(intent.symbol, market_index):
-            return whole
-        first = intent.quantity - intent.quantity // 2
-        return (Leg(first, limit_price), Leg(intent.quantity // 2, intent.reference_price))
+    def legs(
+        self, intents: Sequence[Intent], limit_prices: Sequence[int], market_index: int
+    ) -> dict[int, tuple[Leg, ...]]:
+        """By the intent's sequence: one leg at the limit, or two, half at the limit, half at the reference price."""
+        large = [intent.symbol for intent in intents if intent.quantity >= SPLIT_QUANTITY_MIN]
+        wild = self._turning_wild(list(dict.fromkeys(large)), market_index)
+        legs: dict[int, tuple[Leg, ...]] = {}
+        for intent, limit_price in zip(intents, limit_prices, strict=True):
+            half = intent.quantity // 2
+            if intent.quantity >= SPLIT_QUANTITY_MIN and intent.symbol in wild:
+                legs[intent.sequence] = (Leg(intent.quantity - half, limit_price), Leg(half, intent.reference_price))
+            else:
+                legs[intent.sequence] = (Leg(intent.quantity, limit_price),)
+        return legs
 
-    def _turning_wild(self, symbol: int, market_index: int) -> bool:
+    def _turning_wild(self, symbols: list[int], market_index: int) -> set[int]:
+        """Those of the symbols whose analogues became much wilder than the symbol is at present."""
         end = market_index - 1
-        if end < 4 * WINDOW:
-            return False
-        (found,) = self._bank.nearest_all(
-            end, k=NEIGHBOURS, band=BAND, horizon=HORIZON, exclusion=WINDOW, columns=[symbol]
-        )
-        if not len(found.starts):
-            return False
+        if end < 4 * WINDOW or not symbols:
+            return set()
+        found = self._bank.nearest_all(end, k=NEIGHBOURS, band=BAND, horizon=HORIZON, exclusion=WINDOW, columns=symbols)
+        pairs = zip(symbols, found, strict=True)
+        return {symbol for symbol, each in pairs if len(each.starts) and self._wilder(symbol, end, each)}
+
+    def _wilder(self, symbol: int, end: int, found: Neighbours) -> bool:
         later = [
             float(np.mean(self._activity[start + WINDOW : start + WINDOW + HORIZON, symbol])) for start in found.starts
         ]

@@ -111,9 +111,9 @@ class RiskAgent(VoterRole):
     def repeat_claims(self, record: FrameRecord) -> tuple[Denial, ...]:
         frame = record.frame
         refuted: set[int] = set()
-        for claim in frame.claims:
-            with span(Operation.CLAIM_REPEAT, frame.cycle):
-                reason = self._search.refute(claim, frame.market_index)
+        with span(Operation.CLAIM_REPEAT, frame.cycle, len(frame.claims)):
+            reasons = self._search.refute(frame.claims, frame.market_index)
+        for claim, reason in zip(frame.claims, reasons, strict=True):
             self.claims_repeated += 1
             if reason is not None:
                 self.claims_refuted += 1

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from agents.config import PatternSection
 from agents.data.dataset import Dataset
 from dtw.bank import LibraryBank
-from dtw.library import Neighbours
+from dtw.query import Neighbours
 from protocol.messages import Claim
 
 FORECAST_SCALE: Final = 1_000_000
@@ -84,11 +84,22 @@ class PatternSearch:
         agreement = float(np.mean(np.sign(forward) == np.sign(forecast))) if len(ends) else 0.0
         return Analogues(symbol, market_index, found.starts, found.distances, forecast, agreement)
 
-    def refute(self, claim: Claim, market_index: int) -> str | None:
-        """Repeat the whole search for a claim's symbol; why the claim is not its result, or None.
+    def refute(self, claims: Sequence[Claim], market_index: int) -> list[str | None]:
+        """Repeat the whole search for the claims' symbols; why each claim is not its result, or None.
 
         Recomputing the claimed distances alone would let a trader hide a nearer window that points the other way.
         """
+        reasons = [self._unsearchable(claim, market_index) for claim in claims]
+        symbols = list(dict.fromkeys(c.symbol for c, reason in zip(claims, reasons, strict=True) if reason is None))
+        if not symbols:
+            return reasons
+        found = dict(zip(symbols, self.neighbours(market_index, symbols), strict=True))
+        return [
+            reason or self._difference(claim, market_index, found[claim.symbol])
+            for claim, reason in zip(claims, reasons, strict=True)
+        ]
+
+    def _unsearchable(self, claim: Claim, market_index: int) -> str | None:
         section = self._section
         if not 0 <= claim.symbol < len(self._data.symbols):
             return "unknown symbol"
@@ -96,7 +107,9 @@ class PatternSearch:
             return "another window than the present one"
         if not section.window - 1 <= market_index < self._data.bars:
             return "no such bar"
-        (found,) = self.neighbours(market_index, [claim.symbol])
+        return None
+
+    def _difference(self, claim: Claim, market_index: int, found: Neighbours) -> str | None:
         if claim.starts != tuple(int(start) for start in found.starts):
             return "other windows are nearest"
         if len(claim.distances) != len(found.distances):

@@ -10,7 +10,7 @@ from agents.config import PatternSection
 from agents.executor.slicing import SPLIT_QUANTITY_MIN, CurveMatcher, Leg
 from agents.trader.patterns import FORECAST_SCALE, Analogues, PatternSearch
 from dtw.library import WindowLibrary
-from protocol.messages import Claim
+from protocol.messages import Claim, Intent
 from tests.oracles.agent_examples import shuffled_after, synthetic, with_log_closes
 from tests.oracles.signed_frames import make_intent
 
@@ -79,12 +79,12 @@ def test_without_history_there_is_no_forecast() -> None:
 def test_an_honest_claim_stands_at_every_bar_and_symbol() -> None:
     for market_index in (SECTION.window - 1, 80, 499):
         for found in analogues(SEARCH, market_index):
-            assert SEARCH.refute(found.claim(SECTION.window), market_index) is None
+            assert SEARCH.refute([found.claim(SECTION.window)], market_index) == [None]
 
 
 def test_a_verifier_on_its_own_copy_of_the_past_agrees() -> None:
     verifier = PatternSearch(shuffled_after(DATA, AT, seed=9), SECTION, "scalar")
-    assert verifier.refute(claim(), AT) is None
+    assert verifier.refute([claim()], AT) == [None]
 
 
 def nearest_other(honest: Claim) -> tuple[tuple[int, ...], tuple[float, ...]]:
@@ -97,7 +97,7 @@ def nearest_other(honest: Claim) -> tuple[tuple[int, ...], tuple[float, ...]]:
 
 def test_hiding_a_nearer_window_is_caught() -> None:
     starts, distances = nearest_other(claim())
-    assert SEARCH.refute(msgspec.structs.replace(claim(), starts=starts, distances=distances), AT) is not None
+    assert SEARCH.refute([msgspec.structs.replace(claim(), starts=starts, distances=distances)], AT) != [None]
 
 
 HONEST = claim()
@@ -125,14 +125,21 @@ LIES = {
 
 @pytest.mark.parametrize("lie", LIES)
 def test_every_lie_is_refuted_with_a_reason(lie: str) -> None:
-    reason = SEARCH.refute(msgspec.structs.replace(HONEST, **LIES[lie]), AT)
+    (reason,) = SEARCH.refute([msgspec.structs.replace(HONEST, **LIES[lie])], AT)
     assert reason
     assert "\n" not in reason
 
 
+def test_claims_are_judged_together_and_each_gets_its_own_reason() -> None:
+    lies = [msgspec.structs.replace(HONEST, **lie) for lie in LIES.values()]
+    together = [HONEST, *lies, HONEST]
+    assert SEARCH.refute(together, AT) == [SEARCH.refute([each], AT)[0] for each in together]
+    assert SEARCH.refute([], AT) == []
+
+
 @pytest.mark.parametrize("market_index", [0, SECTION.window - 2, 500, 2**32 - 1])
 def test_a_bar_that_the_verifier_does_not_have_is_refuted(market_index: int) -> None:
-    assert SEARCH.refute(msgspec.structs.replace(HONEST, query_end=market_index), market_index) == "no such bar"
+    assert SEARCH.refute([msgspec.structs.replace(HONEST, query_end=market_index)], market_index) == ["no such bar"]
 
 
 def test_a_claim_counts_hundredths_of_a_basis_point() -> None:
@@ -140,6 +147,11 @@ def test_a_claim_counts_hundredths_of_a_basis_point() -> None:
 
 
 # --- the executor's slicing ------------------------------------------------------------------------------------------
+
+
+def legs_of(matcher: CurveMatcher, intent: Intent, limit_price: int, market_index: int) -> tuple[Leg, ...]:
+    """The legs of a frame of one intent."""
+    return matcher.legs([intent], [limit_price], market_index)[intent.sequence]
 
 
 def storm_after_calm() -> CurveMatcher:
@@ -157,19 +169,34 @@ STORM_AT = 8 * 40 + 32
 
 def test_half_of_the_order_waits_when_the_past_says_storm() -> None:
     intent = make_intent(quantity=101, reference_price=1_000_000, limit_price=1_020_000)
-    legs = storm_after_calm().legs(intent, 1_020_000, STORM_AT)
+    legs = legs_of(storm_after_calm(), intent, 1_020_000, STORM_AT)
     assert legs == (Leg(51, 1_020_000), Leg(50, 1_000_000))
+
+
+def test_the_intents_of_a_frame_are_judged_together_and_each_by_its_own_symbol() -> None:
+    intents = [
+        make_intent(sequence=9 + number, quantity=quantity, symbol=symbol, reference_price=1_000_000)
+        for number, (quantity, symbol) in enumerate([(100, 1), (100, 0), (5, 1), (40, 1)])
+    ]
+    limits = [1_010_000, 1_020_000, 1_030_000, 1_040_000]
+    matcher = storm_after_calm()
+    expected = {
+        intent.sequence: legs_of(matcher, intent, limit, STORM_AT)
+        for intent, limit in zip(intents, limits, strict=True)
+    }
+    assert matcher.legs(intents, limits, STORM_AT) == expected
+    assert [len(legs) for legs in expected.values()] == [2, 2, 1, 2]
 
 
 def test_small_orders_are_left_whole() -> None:
     intent = make_intent(quantity=SPLIT_QUANTITY_MIN - 1)
-    assert storm_after_calm().legs(intent, 1_020_000, STORM_AT) == (Leg(intent.quantity, 1_020_000),)
+    assert legs_of(storm_after_calm(), intent, 1_020_000, STORM_AT) == (Leg(intent.quantity, 1_020_000),)
 
 
 @settings(max_examples=25, deadline=None)
 @given(quantity=st.integers(1, 10**9), market_index=st.integers(0, 499), symbol=st.integers(0, 2))
 def test_legs_add_up_to_the_intent(quantity: int, market_index: int, symbol: int) -> None:
-    legs = MATCHER.legs(make_intent(quantity=quantity, symbol=symbol), 1_000_000, market_index)
+    legs = legs_of(MATCHER, make_intent(quantity=quantity, symbol=symbol), 1_000_000, market_index)
     assert sum(leg.quantity for leg in legs) == quantity
     assert all(leg.quantity > 0 for leg in legs)
     assert 1 <= len(legs) <= 2
@@ -181,8 +208,8 @@ def test_slicing_sees_nothing_after_its_bar() -> None:
         other = CurveMatcher(shuffled_after(DATA, market_index, seed=market_index))
         for symbol in SYMBOLS:
             intent = make_intent(quantity=100, symbol=symbol)
-            legs = MATCHER.legs(intent, 1_000_000, market_index)
-            assert legs == other.legs(intent, 1_000_000, market_index)
+            legs = legs_of(MATCHER, intent, 1_000_000, market_index)
+            assert legs == legs_of(other, intent, 1_000_000, market_index)
             splits += len(legs) == 2
     assert splits < 24, "a split is the exception"
 

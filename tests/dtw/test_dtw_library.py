@@ -217,6 +217,27 @@ def test_a_bank_searches_each_column_before_the_query(horizon: int) -> None:
     assert len(bank.nearest_all(119, 3, 2, horizon, 6)) == 4
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("band", [2, None])
+def test_a_bank_answers_as_its_libraries_do_apart_whatever_the_threads(band: int | None, dtype: Any) -> None:
+    """Also a constant column, one with an offset, and windows that are refined (no band) or not."""
+    matrix = np.stack([walk(0, 700), np.full(700, 3.0), walk(2, 700) + 1e6, walk(3, 700) * 1e-9], axis=1)
+    bank = LibraryBank(matrix, 40, dtype)
+    alone = [WindowLibrary(matrix[:, column], 40, dtype) for column in range(4)]
+    last_start = bank.last_start(640, 5)
+    expected = [alone[c].nearest(matrix[601:641, c], 6, band, last_start, exclusion=7) for c in (3, 0, 1, 1, 2)]
+    for threads in (1, 2, 3, 9):
+        found = bank.nearest_all(640, 6, band, 5, 7, columns=[3, 0, 1, 1, 2], threads=threads)
+        assert [as_pairs(each) for each in found] == [as_pairs(each) for each in expected]
+        assert [each.pruning for each in found] == [each.pruning for each in expected]
+    for column, library in enumerate(bank.libraries):  # they go on with rows of the bank's arrays
+        query = matrix[601:641, column]
+        one, other = (each.nearest(query, 3, band, 500, threads=2) for each in (library, alone[column]))
+        assert as_pairs(one) == as_pairs(other)
+        assert np.shares_memory(library.series, bank.libraries[0].series.base)
+    assert bank.nearest_all(640, 6, band, 5, 7, columns=[]) == []
+
+
 def test_a_banks_answer_ignores_what_follows_the_query_and_touches_no_sample_of_it() -> None:
     matrix = np.stack([walk(seed, 200) for seed in range(3)], axis=1)
     altered = matrix.copy()

@@ -266,3 +266,9 @@ def test_threads_are_used_only_where_they_pay() -> None:
     assert crossover.threads_worth(2, 10) == 1
     assert crossover.threads_worth(2, 10**12) == 2
     assert crossover.threads_worth(1, 10**12) == 1
+
+
+def test_a_huge_query_among_tiny_rows_is_compared_without_overflow() -> None:
+    """Scaled by the rows' own magnitude the query is infinite; numpy would warn, and warnings are errors here."""
+    found = api.nearest([1e149, 0.0], [[1e-300, 0.0], [2e-300, 1e-300]], 1)
+    assert found.distances.tolist() == [1e149**2]
