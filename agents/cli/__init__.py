@@ -20,6 +20,7 @@ MODULES: Final = {
     "executor": "agent",
     "health": "agent",
     "init": "cluster",
+    "pattern": "pattern",
     "report": "results",
     "risk": "agent",
     "status": "cluster",
