@@ -3,11 +3,14 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+BENCH  := .venv-bench
+PEERS  := $(BENCH)/.installed
 CYCLES ?= 200
 MODE   ?= optimized
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run up test test-all test-cluster lint format bench warmup clean
+WANTED  = import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v < (3, 15) and f"error: Python 3.11 to 3.14 is needed, this is {v[0]}.{v[1]}; call make with PYTHON=python3.12")
+.PHONY: help setup setup-bench run up test test-all test-peers test-cluster lint format bench warmup clean
 
 help:            ## this text
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | \
@@ -16,11 +19,23 @@ help:            ## this text
 setup: $(STAMP)  ## make .venv with locked, hashed dependencies and .venv/bin/swarm
 
 $(STAMP): requirements/dev.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v < (3, 15) and f"error: Python 3.11 to 3.14 is needed, this is {v[0]}.{v[1]}; call make with PYTHON=python3.12")'
+	@$(PYTHON) -c '$(WANTED)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing locked dependencies into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+setup-bench: $(PEERS) ## make .venv-bench with the peers that we are measured against
+
+# Wheels first; fastdtw comes as source and is built with the tools among them.
+$(PEERS): requirements/bench.lock
+	@$(PYTHON) -c '$(WANTED)'
+	@test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
+	@echo "installing the locked peers into $(BENCH) ..."
+	@sed '/^fastdtw==/,/# via/d' $< > $(BENCH)/wheels.lock
+	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $(BENCH)/wheels.lock
+	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-build-isolation --no-deps --no-cache-dir -r $<
 	@touch $@
 
 run: setup       ## set up, start the swarm, trade 200 cycles of real data, report
@@ -32,11 +47,15 @@ warmup: setup    ## compile the kernels
 	@$(BIN)/swarm warmup
 
 test: setup      ## the default suite, under five minutes
-	@$(BIN)/python -m pytest -m "not cluster and not soak"
+	@$(BIN)/python -m pytest -m "not cluster and not soak and not peers"
 
-test-all: setup  ## the default suite, the soaks and the containers
-	@$(BIN)/python -m pytest -m "not cluster"
+test-all: setup  ## the default suite, the soaks, the peers and the containers
+	@$(BIN)/python -m pytest -m "not cluster and not peers"
+	@$(MAKE) --no-print-directory test-peers
 	@$(MAKE) --no-print-directory test-cluster
+
+test-peers: setup setup-bench ## our DTW against other libraries, case by case
+	@$(BIN)/python -m pytest -m peers tests/peers
 
 test-cluster: setup ## build, start, trade and stop the containers; skipped where no Docker engine runs
 	@$(BIN)/python -m pytest -m cluster --timeout 1500 -o faulthandler_timeout=0 tests/cluster
@@ -54,5 +73,5 @@ bench: setup     ## the system benchmark: both modes interleaved, results as JSO
 	@$(BIN)/swarm bench system --json
 
 clean:           ## remove what make and the runs made; keep fetched data and compiled kernels of the user's cache
-	@rm -rf $(VENV) build dist runs cluster *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(BENCH) build dist runs cluster *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -166,7 +166,7 @@ def search(
     """
     length = checked_array(query, 1).shape[0]
     threads = checked_threads(threads)
-    library = series if isinstance(series, WindowLibrary) else WindowLibrary(series, length, threads=threads)
+    library = series if isinstance(series, WindowLibrary) else WindowLibrary(series, length, keep=False)
     apart = length // 2 if exclusion is None else exclusion
     return library.nearest(query, k, window, library.count - 1, cutoff, exclusion=apart, threads=threads)
 

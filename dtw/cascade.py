@@ -21,10 +21,10 @@ from dtw.choice import (
     count_within,
     indices_within,
     insert,
-    limit_of,
     next_block,
     smallest_of_groups,
     tightened,
+    widened,
     worth_refining,
 )
 from dtw.lanes import FASTMATH, LANES, compare_block, exact_part, part
@@ -153,7 +153,7 @@ def _gather(
     block: Array,
 ) -> None:
     """Interleave ``size`` windows, normalised if there are means; the lanes behind repeat the last, so that none delays
-    abandoning. Moments that are not known yet, and so not numbers, are found and kept.
+    abandoning. Moments that are not known yet, and so 0, are found and kept.
 
     In two steps, ``rows`` ``(LANES, window)`` between them: storing each sample where it belongs is slower.
     """
@@ -165,8 +165,8 @@ def _gather(
             for t in range(length):
                 row[t] = samples[t]
         else:
-            # Both, because another thread may have stored only one of them yet.
-            if np.isnan(means[index]) or np.isnan(inverses[index]):
+            # Either, because another thread may have stored only one of them yet; finding them again does no harm.
+            if means[index] == 0.0 or inverses[index] == 0.0:
                 mean, deviation = moments(samples)
                 means[index] = mean
                 inverses[index] = 1.0 / deviation if deviation > 0.0 else 0.0
@@ -206,6 +206,24 @@ def _visit(
     return found
 
 
+@part
+def _refine(
+    query: Array,
+    band: int,
+    spans: Array,
+    shifts: Array,
+    scales: Array,
+    usable: Array,
+    bounds: Array,
+    limit: Any,
+    lower: Array,
+    upper: Array,
+) -> None:
+    """Raise bounds to those of single samples, if there are spans for it and it saves more than it costs."""
+    if spans.shape[0] > 0 and worth_refining(bounds, limit, lower, upper):
+        window_bounds(query, 1, band, spans, shifts, scales, usable, 0, bounds.shape[0], limit, bounds)
+
+
 @_entry
 def nearest_windows(
     query: Array,
@@ -226,6 +244,7 @@ def nearest_windows(
     gap: int,
     cutoff: Any,
     slack: Array,
+    shared: Array,
     starts: Array,
     values: Array,
     counts: Array,
@@ -233,22 +252,24 @@ def nearest_windows(
     """Propose the windows that can be among the k nearest when chosen ones are to lie ``(gap + 1) / 2`` apart.
 
     Window i begins at ``series[i * stride]`` and is normalised, unless ``means`` and ``inverses`` are empty. Those keep
-    the moments of windows that were compared before; others are not numbers.
+    the moments of windows that were compared before; others are 0.
     ``query`` ``(n,)`` is z-normalised in the dtype of the search, ``query_single`` the same in float32, ``bounds``
     ``(count,)`` what ``window_bounds`` made of segments; it is used up. ``slack`` float64 ``(4,)``: a cutoff is
     ``(sqrt(d) * slack[0] + slack[1]) ** 2`` for the distance d of the last of the k, a limit for bounds the same of
-    the cutoff with the other two. ``starts`` int64 and ``values`` ``(count + 1,)`` get the proposals, ascending,
-    and the number of them is returned. ``counts`` int64 ``(3,)``: windows that the bound of segments, the bound of
-    samples and the recurrence were left with.
+    the cutoff with the other two. ``shared`` float64 ``(1,)`` is the smallest cutoff of all threads that search parts
+    of the same windows: whoever has k near ones spares the others their far ones.
+
+    ``starts`` int64 and ``values`` ``(count + 1,)`` get the proposals, ascending, and the number of them is returned.
+    ``counts`` int64 ``(3,)``: windows that the bound of segments, the bound of samples and the recurrence were left
+    with.
     """
     count, length = bounds.shape[0], query.shape[0]
     row = np.empty((length + 1) * LANES, query.dtype)
     diagonal, left = np.empty(LANES, query.dtype), np.empty(LANES, query.dtype)
     block, rows = np.empty(length * LANES, query.dtype), np.empty((LANES, length), query.dtype)
-    order = np.empty(count + LANES, np.int64)
-    chosen = np.empty(LANES, np.int64)
+    order, chosen = np.empty(count + LANES, np.int64), np.empty(LANES, np.int64)
     found = 0
-    limit = limit_of(cutoff, slack[2], slack[3])
+    limit = np.float32(widened(cutoff, slack[2], slack[3]))
     waiting, position, refined = smallest_of_groups(bounds, max(LANES, 4 * k), order), 0, False
     while True:
         size, position = next_block(order, position, waiting, bounds, limit, chosen)
@@ -259,18 +280,18 @@ def nearest_windows(
             counts[2] += size
             if found > before:
                 kept = tightened(starts, values, found, gap, k, cutoff)
-                root = np.sqrt(np.float64(kept)) * slack[0] + slack[1]
-                cutoff = min(cutoff, query.dtype.type(root * root * (1.0 + 1e-6)))
-                limit = min(limit, limit_of(cutoff, slack[2], slack[3]))
+                cutoff = min(cutoff, query.dtype.type(widened(kept, slack[0], slack[1])))
+                shared[0] = min(shared[0], cutoff)
                 found = compact(starts, values, found, cutoff)
         elif refined:
             return found
+        cutoff = min(cutoff, query.dtype.type(shared[0]))
+        limit = min(limit, np.float32(widened(cutoff, slack[2], slack[3])))
         if position == waiting and not refined:
-            refined = True
+            refined, position = True, 0
             for index in range(waiting):
                 bounds[order[index]] = np.inf
             counts[0] = counts[2] + count_within(bounds, limit)
-            if spans.shape[0] > 0 and worth_refining(bounds, limit, lower, upper):
-                window_bounds(query_single, 1, band, spans, shifts, scales, usable, 0, count, limit, bounds)
-            waiting, position = indices_within(bounds, limit, order), 0
+            _refine(query_single, band, spans, shifts, scales, usable, bounds, limit, lower, upper)
+            waiting = indices_within(bounds, limit, order)
             counts[1] = counts[2] + waiting

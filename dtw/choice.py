@@ -125,10 +125,11 @@ def compact(starts: Array, values: Array, size: int, cutoff: Any) -> int:
 
 
 @part
-def limit_of(cutoff: Any, grow: float, shift: float) -> Any:
-    """No computed bound of a window within the cutoff lies above this."""
+def widened(cutoff: Any, grow: float, shift: float) -> Any:
+    """The cutoff, float64, plus what rounding may add to a root below it: a factor, a shift, and a little for the
+    rounding of the result to float32."""
     root = np.sqrt(np.float64(cutoff)) * grow + shift
-    return np.float32(root * root * (1.0 + 1e-6))
+    return root * root * (1.0 + 1e-6)
 
 
 @part

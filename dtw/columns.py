@@ -114,6 +114,7 @@ def search_columns(
             gap,
             ceiling,
             slack,
+            np.full(1, np.inf),
             starts,
             values,
             counts[slot],

@@ -31,6 +31,7 @@ from dtw.query import (
     checked_exclusion,
     checked_k,
     gap_of,
+    shared_by,
 )
 from dtw.stack import Stack
 from dtw.verify import VerifyResult, compare_claim
@@ -41,7 +42,8 @@ SEGMENTS: Final = 14
 REFINING_WIDTH: Final = 24
 """Cells per row from which on bounds of single samples can pay; see ``choice.REFINING_CELLS``."""
 
-_EMPTY: Final = ((0, 4, 0), 0, 0, 0)
+PIECE: Final = 32 * SPAN
+"""Windows that a single search prepares at a time: few enough for the cache, so that no memory is touched twice."""
 
 
 class _Spans(NamedTuple):
@@ -55,6 +57,12 @@ class _Spans(NamedTuple):
     def of(self, part: slice) -> _Spans:
         """Those of the windows of a part, whose start is a multiple of SPAN."""
         return _Spans(self.spans[part.start // SPAN :], self.shifts[part], self.scales[part], self.usable[part])
+
+
+def _empty_spans(count: int, window: int) -> _Spans:
+    """Room for the spans of ``count`` windows."""
+    arrays = (np.empty(count, np.float32) for _ in range(3))
+    return _Spans(np.empty(moving.span_shape(count, window), np.float32), *arrays)
 
 
 class _Band(NamedTuple):
@@ -73,18 +81,23 @@ class WindowLibrary:
 
     ``series`` is float64 ``(n,)`` and copied; ``dtype`` is that of the search, float32 or float64. Memory is about 24
     bytes per sample and 32 more for each band that was asked for, whatever the window. Threads may search it at the
-    same time; the kernels release the GIL. ``threads`` share the preparing.
+    same time; the kernels release the GIL. ``threads`` share the preparing. ``keep`` False is for a single search: it
+    prepares a piece at a time, forgets it and rests on the caller's own series.
 
     Raises ``InvalidSeries`` for data that cannot be matched and ``InvalidArgument`` for a bad window or dtype.
     """
 
-    def __init__(self, series: ArrayLike, window: int, dtype: Any = np.float32, threads: int = 1) -> None:
+    def __init__(
+        self, series: ArrayLike, window: int, dtype: Any = np.float32, threads: int = 1, keep: bool = True
+    ) -> None:
         self.dtype = checked_dtype(dtype)
         self.threads = checked_threads(threads)
-        self.series = checked_series(series, window).copy()
+        self._keep = keep
+        checked = checked_series(series, window)
+        self.series = checked.copy() if keep else checked
         self.window = window
         self.count = self.series.shape[0] - window + 1
-        self._means, self._inverses = np.full(self.count, np.nan), np.full(self.count, np.nan)
+        self._means, self._inverses = np.zeros(self.count), np.zeros(self.count)
         self._segment = max(1, (window - 2 * EDGE) // SEGMENTS)
         self._bands: dict[int | None, _Band] = {}
 
@@ -119,7 +132,7 @@ class WindowLibrary:
             return Neighbours(np.empty(0, np.int64), np.empty(0, np.float64))
         band, gap = self._banded(window_band), gap_of(exclusion)
         parts = slices(count, threads, SPAN)
-        if method == "lanes" and len(parts) == 1:
+        if method == "lanes" and len(parts) == 1 and self._keep:
             stack = self.stacked(window_band)
             return stack.nearest(raw[None], np.zeros(1, np.int64), k, count, cutoff, exclusion, self.dtype)[0]
         pattern = normalized(raw)
@@ -236,34 +249,35 @@ class WindowLibrary:
         divisor = 1.0 + 2.0 * slack.relative
         limits = np.array([slack.grow(), slack.shift(), 1.0 + relative, absolute, divisor, slack.absolute])
         wide = band_cells(bounds) >= REFINING_WIDTH * self.window
-        fine = self._spans(1, reach) if wide else _Spans(*(np.zeros(shape, np.float32) for shape in _EMPTY))
-        return _Band(bounds, slack, reach, limits, self._spans(self._segment, reach), fine)
+        fine = self._spans(1, reach) if wide else _empty_spans(0, self.window)
+        coarse = self._spans(self._segment, reach) if self._keep else _empty_spans(0, self.window)
+        return _Band(bounds, slack, reach, limits, coarse, fine)
 
     def _spans(self, segment: int, reach: int) -> _Spans:
-        shape = moving.span_shape(self.count, self.window) if self.window >= 2 * EDGE else (0, 4, 0)
-        spans = np.empty(shape, np.float32)
-        shifts, scales, usable = (np.zeros(self.count, np.float32) for _ in range(3))
+        if self.window < 2 * EDGE:
+            return _empty_spans(0, self.window)
+        filled = _empty_spans(self.count, self.window)
 
         def fill(part: slice) -> None:
-            moving.fill_spans(
-                self.series, self.window, segment, reach, part.start, part.stop, spans, shifts, scales, usable
-            )
+            moving.fill_spans(self.series, self.window, segment, reach, part.start, part.stop, *filled)
 
-        in_threads([partial(fill, part) for part in slices(shape[0], self.threads, 1)], self.threads)
-        return _Spans(spans, shifts, scales, usable)
+        in_threads([partial(fill, part) for part in slices(len(filled.spans), self.threads, 1)], self.threads)
+        return filled
 
     def _search_parts(
         self, pattern: NDArray[np.float64], parts: list[slice], k: int, gap: int, cutoff: float, band: _Band
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], Pruning]:
         """Starts and lower bounds, ascending by the bound, of all windows that can be among the k nearest.
 
-        Each thread searches a part of the windows as if there were no other: what is among the k nearest of all is
-        among the k nearest of its part.
+        Each thread searches a part of the windows: what is among the k nearest of all is among the k nearest of its
+        part. The threads share their cutoff.
         """
         found: dict[int, tuple[NDArray[np.int64], NDArray[np.float64], Pruning]] = {}
 
+        shared = np.full(1, np.inf)
+
         def search(part: slice) -> None:
-            found[part.start] = self._search_lanes(pattern, part, k, gap, cutoff, band)
+            found[part.start] = self._search_lanes(pattern, part, k, gap, cutoff, band, shared)
 
         in_threads([partial(search, part) for part in parts], len(parts))
         ordered = [found[part.start] for part in parts]
@@ -272,16 +286,21 @@ class WindowLibrary:
         return *_by_floor(starts, np.concatenate([floors for _, floors, _ in ordered])), counts
 
     def _search_lanes(
-        self, pattern: NDArray[np.float64], part: slice, k: int, gap: int, cutoff: float, band: _Band
+        self,
+        pattern: NDArray[np.float64],
+        part: slice,
+        k: int,
+        gap: int,
+        cutoff: float,
+        band: _Band,
+        shared: NDArray[np.float64],
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], Pruning]:
         """The same of one part, whose start is a multiple of SPAN, ascending by start."""
         count = part.stop - part.start
         query, single = pattern.astype(self.dtype), pattern.astype(np.float32)
         starts, values = np.empty(count + 1, np.int64), np.empty(count + 1, self.dtype)
         floors, counts = np.zeros(count, np.float32), np.zeros(3, np.int64)
-        if len(band.coarse.spans):
-            infinite = np.float32(np.inf)
-            cascade.window_bounds(single, self._segment, band.reach, *band.coarse.of(part), 0, count, infinite, floors)
+        self._bound(single, part, band, floors)
         found = cascade.nearest_windows(
             query,
             single,
@@ -297,12 +316,32 @@ class WindowLibrary:
             gap,
             rounded_up(band.slack.ceiling(cutoff), self.dtype),
             band.limits,
+            shared_by(shared, k, count),
             starts,
             values,
             counts,
         )
         pruning = Pruning(count, int(counts[0]), int(counts[1]), int(counts[2]), found)
         return starts[:found] + part.start, band.slack.floors(values[:found]), pruning
+
+    def _bound(self, query: NDArray[np.float32], part: slice, band: _Band, floors: NDArray[np.float32]) -> None:
+        """Lower bounds of a part's windows from means of segments, if they are long enough for any."""
+        infinite = np.float32(np.inf)
+        if self.window < 2 * EDGE:
+            return
+        if self._keep:
+            count = part.stop - part.start
+            cascade.window_bounds(query, self._segment, band.reach, *band.coarse.of(part), 0, count, infinite, floors)
+            return
+        scratch = _empty_spans(min(PIECE, part.stop - part.start), self.window)
+        for first in range(part.start, part.stop, PIECE):
+            size = min(PIECE, part.stop - first)
+            # What lies outside the piece belongs to none of its windows; without it their envelopes are narrower.
+            piece = _Spans(scratch.spans[: -(-size // SPAN)], *(array[:size] for array in scratch[1:]))
+            samples = self.series[first : first + size + self.window - 1]
+            moving.fill_spans(samples, self.window, self._segment, band.reach, 0, len(piece.spans), *piece)
+            bounds = floors[first - part.start : first - part.start + size]
+            cascade.window_bounds(query, self._segment, band.reach, *piece, 0, size, infinite, bounds)
 
     def _search_scalar(
         self, pattern: NDArray[np.float64], count: int, k: int, gap: int, cutoff: float, band: _Band

@@ -53,27 +53,34 @@ def span_shape(count: int, window: int) -> tuple[int, int, int]:
 
 
 @_part
-def _extremes(values: Array, reach: int, other: Array, low: Array, high: Array) -> None:
+def _pairs(
+    low: Array, later_low: Array, high: Array, later_high: Array, size: int, lower: Array, higher: Array
+) -> None:
+    """The smaller of two and the larger of two, side by side: computed indices would keep this from being vectors."""
+    for index in range(size):
+        lower[index] = min(low[index], later_low[index])
+        higher[index] = max(high[index], later_high[index])
+
+
+@_part
+def _extremes(values: Array, reach: int, other: Array, low: Array, high: Array) -> Any:
     """``moving_extremes`` of the ``values`` that have ``reach`` neighbours on both sides, the first of them in slot 0.
 
-    ``other`` ``(2, n)`` is scratch, ``low`` and ``high`` are ``(n,)``.
+    ``other`` ``(2, n)``, ``low`` and ``high`` ``(n,)`` are scratch; the results are two of their rows.
     """
-    size = values.shape[0]
     low[:] = values
     high[:] = values
-    span, width = 1, 2 * reach + 1
+    size, span, width = values.shape[0], 1, 2 * reach + 1
+    lower, higher = other[0], other[1]
     while 2 * span <= width:
         size -= span
-        for index in range(size):
-            other[0, index] = min(low[index], low[index + span])
-            other[1, index] = max(high[index], high[index + span])
-        low[:size] = other[0, :size]
-        high[:size] = other[1, :size]
+        _pairs(low, low[span:], high, high[span:], size, lower, higher)
+        low, lower = lower, low
+        high, higher = higher, high
         span *= 2
     rest = width - span
-    for index in range(values.shape[0] - 2 * reach):
-        low[index] = min(low[index], low[index + rest])
-        high[index] = max(high[index], high[index + rest])
+    _pairs(low, low[rest:], high, high[rest:], values.shape[0] - 2 * reach, lower, higher)
+    return lower, higher
 
 
 @_part
@@ -92,15 +99,33 @@ def _segment_means(values: Array, segment: int, out: Array) -> None:
 
 
 @_part
+def _running(values: Array, lows: Array, highs: Array, sums: Array, squares: Array, runs: Array) -> float:
+    """Sums and sums of squares up to each value, and how many equal values end there; returns the largest magnitude."""
+    total, total_squares, largest, run, previous = 0.0, 0.0, 0.0, 0, values[0]
+    for index in range(values.shape[0]):
+        value = values[index]
+        largest = max(largest, max(highs[index], -lows[index]))
+        total += value
+        total_squares += value * value
+        run = run + 1 if value == previous else 1
+        previous = value
+        sums[index] = total
+        squares[index] = total_squares
+        runs[index] = run
+    return largest
+
+
+@_part
 def _scales(
     sums: Array, squares: Array, runs: Array, window: int, largest: float, shift: Array, scale: Array, usable: Array
 ) -> None:
+    later_sums, later_squares, last_runs = sums[window:], squares[window:], runs[window - 1 :]
     for index in range(shift.shape[0]):
-        mean = (sums[index + window] - sums[index]) / window
-        variance = (squares[index + window] - squares[index]) / window - mean * mean
+        mean = (later_sums[index] - sums[index]) / window
+        variance = (later_squares[index] - squares[index]) / window - mean * mean
         inverse = 1.0 / np.sqrt(variance)
         trusted = largest * inverse <= CONDITION_MAX  # false for what is not a number
-        constant = runs[index + window - 1] >= window
+        constant = last_runs[index] >= window
         shift[index] = mean
         scale[index] = inverse if trusted and not constant else 0.0
         usable[index] = 1 if trusted or constant else 0
@@ -153,25 +178,25 @@ def fill_spans(
         known = size + window - 1
         base = series[begin]
         around = padded[: known + 2 * reach]
-        for index in range(around.shape[0]):
-            around[index] = series[min(max(begin - reach + index, 0), series.shape[0] - 1)] - base
+        inside = min(series.shape[0], begin + known + reach) - max(0, begin - reach)
+        before = max(0, reach - begin)
+        samples, target = series[max(0, begin - reach) :], around[before : before + inside]
+        for index in range(inside):
+            target[index] = samples[index] - base
+        around[:before] = target[0]
+        around[before + inside :] = target[inside - 1]
         values = around[reach : reach + known]
-        target = spans[span]
-        target[0, :known] = values
-        target[0, known:] = 0
+        rows = spans[span]
+        rows[0, :known] = values
+        rows[0, known:] = 0
         _segment_means(values, segment, means)
-        target[1] = means
-        _extremes(around, reach, other, low[: around.shape[0]], high[: around.shape[0]])
-        largest = 0.0
-        for index in range(known):
-            largest = max(largest, max(high[index], -low[index]))
-            sums[index + 1] = sums[index] + values[index]
-            squares[index + 1] = squares[index] + values[index] * values[index]
-            runs[index] = runs[index - 1] + 1 if index > 0 and values[index] == values[index - 1] else 1
-        _segment_means(low[:known], segment, means)
-        target[2] = means
-        _segment_means(high[:known], segment, means)
-        target[3] = means
+        rows[1] = means
+        lows, highs = _extremes(around, reach, other, low[: around.shape[0]], high[: around.shape[0]])
+        largest = _running(values, lows, highs, sums[1:], squares[1:], runs)
+        _segment_means(lows[:known], segment, means)
+        rows[2] = means
+        _segment_means(highs[:known], segment, means)
+        rows[3] = means
         part = slice(begin, begin + size)
         _scales(sums, squares, runs, window, largest, shifts[part], scales[part], usable[part])
 

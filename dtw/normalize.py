@@ -40,6 +40,8 @@ def checked_array(values: ArrayLike, dimensions: int, dtype: Any = None) -> NDAr
 
 def _refuse_unusable(array: NDArray[Any]) -> None:
     """Compare in the given type, before a conversion could turn a large number infinite."""
+    if array.dtype.kind == "f" and float(array.min()) >= -MAGNITUDE_MAX and float(array.max()) <= MAGNITUDE_MAX:
+        return  # no array as large as the data for the usual case; what is not a number fails both
     usable = np.abs(array) <= MAGNITUDE_MAX if array.dtype.itemsize >= 8 else np.isfinite(array)
     if usable.all():
         return

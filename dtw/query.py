@@ -40,6 +40,12 @@ def gap_of(exclusion: int) -> int:
     return 2 * max(exclusion, 1) - 1
 
 
+def shared_by(shared: NDArray[np.float64], k: int, count: int) -> NDArray[np.float64]:
+    """The cutoff that a part of ``count`` windows shares with others: one of its own if it holds fewer than k, since
+    all of its windows together say nothing of the k nearest."""
+    return shared if count >= k else np.full(1, np.inf)
+
+
 def checked_dtype(dtype: Any) -> np.dtype[Any]:
     """The search dtype, float32 or float64, or ``InvalidArgument``."""
     chosen: np.dtype[Any] = np.dtype(dtype)

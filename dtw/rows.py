@@ -20,7 +20,7 @@ from dtw.library import SEGMENTS
 from dtw.normalize import checked_array
 from dtw.parallel import checked_threads, in_threads, slices
 from dtw.precision import Slack, rounded_up
-from dtw.query import Neighbours, Pruning, checked_cutoff, checked_k
+from dtw.query import Neighbours, Pruning, checked_cutoff, checked_k, shared_by
 
 QUERY_MAX: Final = 1e15
 """A query that reaches this many times as far as the rows do is compared with all of them in float64."""
@@ -72,13 +72,13 @@ class RowLibrary:
         bounds = band_bounds(exact.shape[0], self.length, window)
         parts = slices(self.count, threads, LANE_GROUP)
         found: list[tuple[NDArray[np.int64], Pruning]] = [(np.empty(0, np.int64), Pruning(0, 0, 0, 0, 0))] * len(parts)
+        shared = np.full(1, np.inf)
 
         def search(slot: int, part: slice) -> None:
-            wanted = min(k, part.stop - part.start)
             if exact.shape[0] != self.length or float(np.abs(exact).max()) * self._unit > QUERY_MAX:
-                starts, pruning = self._compare_all(exact, part, wanted, bounds)
+                starts, pruning = self._compare_all(exact, part, min(k, part.stop - part.start), bounds)
             else:
-                starts, pruning = self._search(exact * self._unit, part, wanted, window, cutoff, bounds)
+                starts, pruning = self._search(exact * self._unit, part, k, window, cutoff, bounds, shared)
             found[slot] = starts + part.start, pruning
 
         in_threads([partial(search, slot, part) for slot, part in enumerate(parts)], threads)
@@ -101,6 +101,7 @@ class RowLibrary:
         window: int | None,
         cutoff: float,
         bounds: Bounds,
+        shared: NDArray[np.float64],
     ) -> tuple[NDArray[np.int64], Pruning]:
         """Indices within the part of all its rows that can be among the k nearest to the scaled query."""
         rows, dtype = self._rows[part], self._rows.dtype
@@ -130,10 +131,11 @@ class RowLibrary:
             _NONE,
             floors[: rows.shape[0]],
             *bounds,
-            k,
+            min(k, rows.shape[0]),
             1,
             rounded_up(slack.ceiling(cutoff * self._unit * self._unit), dtype),
             np.array([slack.grow(), slack.shift(), relative, absolute]),
+            shared_by(shared, k, rows.shape[0]),
             starts,
             values,
             counts,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -12,6 +13,9 @@ from rich.table import Table
 
 from agents.cli.console import show
 from agents.cli.options import json_option
+
+if TYPE_CHECKING:
+    from profiling.bench.result import Result
 
 CLAIM_BROKEN = 3
 
@@ -25,11 +29,22 @@ def bench() -> None:
     """
 
 
+def _benchmark_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    options = (
+        click.option("--quick", is_flag=True, help="Fewer and shorter runs: within a minute, same claims."),
+        click.option("--check", is_flag=True, help="Exit 3 when a claim does not hold."),
+        click.option(
+            "--out", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Also write JSON here."
+        ),
+        json_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @bench.command("system")
-@click.option("--quick", is_flag=True, help="Fewer and shorter runs: within a minute, same claims.")
-@click.option("--check", is_flag=True, help="Exit 3 when a claim does not hold.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Also write the JSON here.")
-@json_option
+@_benchmark_options
 def system(quick: bool, check: bool, out: Path | None, as_json: bool) -> int:
     """Mode optimized against mode baseline, whole and switch by switch, with real processes.
 
@@ -38,11 +53,42 @@ def system(quick: bool, check: bool, out: Path | None, as_json: bool) -> int:
     """
     from profiling.bench.system import FULL, QUICK, measure
 
+    return _run(lambda progress: measure(QUICK if quick else FULL, progress), check, out, as_json)
+
+
+@bench.command("dtw")
+@_benchmark_options
+@click.option("--plots", type=click.Path(path_type=Path, file_okay=False), default=None, help="Write SVG plots here.")
+def dtw(quick: bool, check: bool, out: Path | None, as_json: bool, plots: Path | None) -> int:
+    """The DTW kernels against other libraries, the machine's arithmetic, and themselves rung by rung.
+
+    The others come with `make setup-bench`. In full it takes about a quarter of an hour.
+
+    \b
+    Example: swarm bench dtw --json --out docs/benchmarks/dtw.json --plots docs/benchmarks
+    """
+    from profiling.bench.kernels.measure import FULL, QUICK, measure
+
+    return _run(lambda progress: measure(QUICK if quick else FULL, progress), check, out, as_json, plots)
+
+
+def _run(
+    measure: Callable[[Callable[[str], None]], Result],
+    check: bool,
+    out: Path | None,
+    as_json: bool,
+    plots: Path | None = None,
+) -> int:
+    """Measure with a line of progress, write and show what was found; the exit status."""
     console = Console(stderr=True)
     with console.status("measuring") as status:
-        found = measure(QUICK if quick else FULL, lambda label: status.update(f"measuring: {label}")).as_dict()
+        found = measure(lambda label: status.update(f"measuring: {label}")).as_dict()
     if out is not None:
         out.write_text(json.dumps(found, indent=1) + "\n")
+    if plots is not None:
+        from profiling.bench.kernels.plots import write_plots
+
+        write_plots(found, plots)
     if as_json:
         click.echo(json.dumps(found))
     else:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dtw import api, crossover
 from dtw.errors import InvalidArgument, InvalidSeries
-from dtw.library import WindowLibrary
+from dtw.library import PIECE, WindowLibrary
 from dtw.parallel import in_threads, slices
 from dtw.rows import RowLibrary
 from dtw.stream import StreamSearch
@@ -272,3 +272,36 @@ def test_a_huge_query_among_tiny_rows_is_compared_without_overflow() -> None:
     """Scaled by the rows' own magnitude the query is infinite; numpy would warn, and warnings are errors here."""
     found = api.nearest([1e149, 0.0], [[1e-300, 0.0], [2e-300, 1e-300]], 1)
     assert found.distances.tolist() == [1e149**2]
+
+
+@pytest.mark.parametrize("window", [7, 8, 50])
+@pytest.mark.parametrize("band", [3, None])
+def test_a_single_search_is_that_of_a_prepared_series_across_its_pieces(window: int, band: int | None) -> None:
+    """A match across the border of two pieces, one in each, and one at either end; constant stretches."""
+    series = np.cumsum(np.random.default_rng(3).standard_normal(2 * PIECE + 300))
+    series[900:1000] = series[900]
+    query = series[PIECE - window // 2 : PIECE + window - window // 2].copy()
+    for start in (0, 5_000, PIECE + 3_000, len(series) - window):
+        series[start : start + window] = query * (2.0 + start) - start
+    prepared = WindowLibrary(series, window)
+    for k, exclusion in ((1, 0), (5, window), (40, 3)):
+        expected = prepared.nearest(query, k, band, prepared.count, exclusion=exclusion)
+        for threads in (1, 2, 5):
+            found = api.search(query, series, k, band, exclusion, threads=threads)
+            assert as_pairs(found) == as_pairs(expected)
+    assert sorted(expected.starts[:5]) == [0, 5_000, PIECE - window // 2, PIECE + 3_000, len(series) - window]
+
+
+def test_threads_that_have_fewer_than_k_windows_spare_the_others_nothing() -> None:
+    """The first part is the nearest: were it to share the cutoff of all that it has, the others would lose theirs."""
+    rng = np.random.default_rng(5)
+    rows = rng.standard_normal((64 * 10, 20)) * 30
+    rows[:64] = rows[0] + rng.standard_normal((64, 20)) * 1e-3
+    for k in (64, 65, 100, 640):
+        one, other = (api.nearest(rows[0], rows, k, 4, threads=threads) for threads in (1, 10))
+        assert as_pairs(one) == as_pairs(other)
+        assert len(other.starts) == k
+    series = np.concatenate([np.sin(np.arange(256 + 29)), np.cumsum(rng.standard_normal(256 * 6))])
+    for k in (200, 256, 257, 600):
+        expected = api.search(series[:30], WindowLibrary(series, 30), k, 4, 0)
+        assert as_pairs(api.search(series[:30], series, k, 4, 0, threads=7)) == as_pairs(expected)

@@ -1,0 +1,1 @@
+"""``swarm bench dtw``: the kernels against their peers, the study's ladder, and the machine's own limit."""

@@ -1,0 +1,98 @@
+"""Plots of a measured result, as SVG: the peers by length, the ladder, FastDTW's error against its time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from protocol.errors import UsageError
+
+Row = dict[str, Any]
+
+BATCH: Final = re.compile(r"1 x N, length (\d+), no band, float32, \d+ threads")
+LADDER: Final = "ladder: "
+APPROXIMATE: Final = re.compile(r"(FastDTW radius \d+|exact within a band of \d+), length ([\d,]+)(: excess distance)?")
+# Okabe and Ito's palette, told apart by colour-blind readers too.
+COLOURS: Final = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+STYLE: Final[Any] = {"svg.hashsalt": "swarm", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
+
+
+def write_plots(found: dict[str, Any], directory: Path) -> list[Path]:
+    """``dtw-peers.svg``, ``dtw-ladder.svg`` and ``dtw-fastdtw.svg`` of what the result has rows for.
+
+    Raises ``UsageError`` where the plotting library is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise UsageError("plots need matplotlib, which is not installed; run `make setup`") from None
+    matplotlib.use("svg")
+    directory.mkdir(parents=True, exist_ok=True)
+    plots: dict[str, Callable[[list[Row], Any], bool]] = {"peers": _peers, "ladder": _ladder, "fastdtw": _fastdtw}
+    written = []
+    with matplotlib.rc_context(STYLE):
+        from matplotlib.figure import Figure
+
+        for name, draw in plots.items():
+            figure = Figure(figsize=(8, 4.2), layout="constrained")
+            if draw(found["rows"], figure.add_subplot()):
+                path = directory / f"dtw-{name}.svg"
+                figure.savefig(path, metadata={"Date": None})
+                written.append(path)
+    return written
+
+
+def _peers(rows: list[Row], axes: Any) -> bool:
+    """Microseconds per pair by length; both axes logarithmic."""
+    lines: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        match = BATCH.fullmatch(row["case"])
+        if match:
+            length = int(match.group(1))
+            lines.setdefault("ours", []).append((length, row["ours"]))
+            lines.setdefault(row["peer"], []).append((length, row["peer_value"]))
+    for colour, (name, points) in zip(COLOURS, lines.items(), strict=False):
+        lengths, times = zip(*sorted(dict(points).items()), strict=True)
+        axes.plot(lengths, times, marker="o", color=colour, label=name, linewidth=2.5 if name == "ours" else 1.2)
+    axes.set(xscale="log", yscale="log", xlabel="length", ylabel="microseconds per pair")
+    axes.set_title("One query against many rows, float32, no band, all cores")
+    axes.set_xticks([64, 128, 256, 1024], ["64", "128", "256", "1,024"])
+    axes.legend(frameon=False)
+    return bool(lines)
+
+
+def _ladder(rows: list[Row], axes: Any) -> bool:
+    """A bar per rung, from the plain loop down, on a logarithmic axis."""
+    rungs = [row for row in rows if row["case"].startswith(LADDER) and row["case"] != "ladder: all of it"]
+    if not rungs:
+        return False
+    names = [rungs[0]["peer"], *(row["case"].removeprefix(LADDER) for row in rungs)]
+    times = [rungs[0]["peer_value"], *(row["ours"] for row in rungs)]
+    bars = axes.barh(names, times, color=COLOURS[1])
+    axes.bar_label(bars, [f"{time:,.3g} µs" for time in times], padding=4)
+    axes.invert_yaxis()
+    axes.set(xscale="log", xlabel="microseconds per pair of length 128", xlim=(min(times) / 2, max(times) * 6))
+    axes.set_title("The ladder, rung by rung")
+    return True
+
+
+def _fastdtw(rows: list[Row], axes: Any) -> bool:
+    """Each way to an approximate or banded distance: its time and how far above the exact one it comes out."""
+    errors: dict[tuple[str, str], float] = {}
+    times: dict[tuple[str, str], float] = {}
+    for row in rows:
+        match = APPROXIMATE.fullmatch(row["case"])
+        if match:
+            key = (match.group(2), re.sub(r" of \d+", "", match.group(1)))
+            (errors if match.group(3) else times)[key] = row["ours"]
+    for colour, length in zip(COLOURS, dict.fromkeys(length for length, _ in errors), strict=False):
+        points = [(times[key], errors[key], key[1]) for key in errors if key[0] == length and key in times]
+        axes.plot([t for t, _, _ in points], [e for _, e, _ in points], "o", color=colour, label=f"length {length}")
+        for time, error, name in points:
+            axes.annotate(name, (time, error), (5, 3), textcoords="offset points", fontsize=7)
+    axes.set(xscale="log", xlabel="milliseconds", ylabel="excess distance, %")
+    axes.set_title("FastDTW and exact DTW within a band: error against time")
+    axes.legend(frameon=False)
+    return bool(errors)
