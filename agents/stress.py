@@ -37,6 +37,7 @@ class StressMatcher:
 
     def __init__(self, data: Dataset, distance: float) -> None:
         self._market = np.mean(data.log_closes, axis=1)
+        self._volatility = expanding_deviations(np.diff(self._market))
         self._distance = distance
         self._answers: dict[int, bool] = {}
         self._episodes: list[tuple[int, NDArray[np.float64]]] = []
@@ -68,6 +69,16 @@ class StressMatcher:
     def _window(self, end: int) -> NDArray[np.float64]:
         """Cumulative log returns of the window that ends at ``end``, in daily volatilities; float64 [WINDOW]."""
         start = end - WINDOW + 1
-        volatility = float(np.std(np.diff(self._market[: start + 1])))
-        window: NDArray[np.float64] = (self._market[start : end + 1] - self._market[start]) / volatility
+        returns: NDArray[np.float64] = self._market[start : end + 1] - self._market[start]
+        window: NDArray[np.float64] = returns / self._volatility[start - 1]
         return window
+
+
+def expanding_deviations(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The population standard deviation of ``values[: i + 1]`` for each i: what was known at that point."""
+    shifted = values - values[:1]  # a common offset would eat the digits of the squares
+    count = np.arange(1, len(values) + 1)
+    mean = np.cumsum(shifted) / count
+    variance = np.cumsum(shifted * shifted) / count - mean * mean
+    deviations: NDArray[np.float64] = np.sqrt(np.maximum(variance, 0.0))
+    return deviations

@@ -102,10 +102,10 @@ def _measured_diagonal() -> float:
 
 
 def _measured_thread() -> float:
-    """The cells that one thread does in ten times what starting and joining a thread costs."""
+    """The cells that one thread does in three times what starting and joining a thread costs."""
     rows = np.random.default_rng(0).standard_normal((1024, 64)).astype(np.float32)
     out, bounds = np.empty(1024, np.float32), band_bounds(64, 64, None)
     query = rows[0].copy()
     batch = _seconds(lambda: kernels.distance_rows(query, rows, *bounds, np.float32(np.inf), out))
     idle = _seconds(lambda: in_threads([lambda: None, lambda: None], 2))
-    return 10.0 * idle / batch * 1024 * band_cells(bounds)
+    return 3.0 * idle / batch * 1024 * band_cells(bounds)

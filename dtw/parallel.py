@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from threading import Thread
 
 from dtw.errors import InvalidArgument
 
@@ -16,14 +16,35 @@ def checked_threads(threads: int) -> int:
 
 
 def in_threads(calls: Sequence[Callable[[], object]], threads: int) -> None:
-    """Make all calls, at most ``threads`` at a time; the first error is raised when all have ended."""
-    if threads == 1 or len(calls) < 2:
+    """Make all calls, at most ``threads`` at a time. After an error no more are begun; it is raised when all have ended.
+
+    The caller is one of the threads: two of them cost one to start.
+    """
+    workers = min(threads, len(calls))
+    if workers < 2:
         for call in calls:
             call()
         return
-    with ThreadPoolExecutor(min(threads, len(calls)), thread_name_prefix="dtw") as pool:
-        for running in [pool.submit(call) for call in calls]:
-            running.result()
+    waiting, errors = iter(calls), list[BaseException]()
+    others = [Thread(target=_work, args=(waiting, errors), name=f"dtw-{number}") for number in range(1, workers)]
+    for other in others:
+        other.start()
+    _work(waiting, errors)
+    for other in others:
+        other.join()
+    if errors:
+        raise errors[0]
+
+
+def _work(waiting: Iterator[Callable[[], object]], errors: list[BaseException]) -> None:
+    """Make calls until there is none left; taking the next one is atomic under the GIL."""
+    try:
+        for call in waiting:
+            if errors:
+                return
+            call()
+    except BaseException as error:  # raised again by the caller
+        errors.append(error)
 
 
 def slices(count: int, threads: int, multiple: int) -> list[slice]:

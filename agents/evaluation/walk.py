@@ -74,8 +74,7 @@ def only(data: Dataset, symbols: Sequence[str]) -> Dataset:
 def forecasts_at(search: PatternSearch, market_index: int, symbols: Sequence[int]) -> Floats:
     """What the trader forecasts at one bar for each of ``symbols``, ``(symbols,)``."""
     found = search.neighbours(market_index, symbols)
-    pairs = zip(symbols, found, strict=True)
-    return np.array([search.forecast(symbol, market_index, each).forecast for symbol, each in pairs])
+    return np.array([each.forecast for each in search.forecasts(symbols, market_index, found)])
 
 
 def forecasts(

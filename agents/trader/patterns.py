@@ -45,16 +45,22 @@ class Analogues:
             symbol=self.symbol,
             query_end=self.query_end,
             window=window,
-            starts=tuple(int(start) for start in self.starts),
-            distances=tuple(float(distance) for distance in self.distances),
+            starts=tuple(self.starts.tolist()),
+            distances=tuple(self.distances.tolist()),
             forecast_bps=round(self.forecast * FORECAST_SCALE),
         )
 
 
 class PatternSearch:
-    """Searches one data set. Immutable after construction; ``search`` and ``refute`` may run in a worker thread."""
+    """Searches one data set. Immutable after construction; ``neighbours`` and ``refute`` may run in a worker thread.
 
-    def __init__(self, data: Dataset, section: PatternSection, method: Literal["lanes", "scalar"]) -> None:
+    ``threads`` share the symbols of a search.
+    """
+
+    def __init__(
+        self, data: Dataset, section: PatternSection, method: Literal["lanes", "scalar"], threads: int = 1
+    ) -> None:
+        self._threads = threads
         self._data = data
         self._section = section
         self._method: Literal["lanes", "scalar"] = method
@@ -72,17 +78,27 @@ class PatternSearch:
             exclusion=section.exclusion,
             columns=symbols,
             method=self._method,
+            threads=self._threads,
         )
 
-    def forecast(self, symbol: int, market_index: int, found: Neighbours) -> Analogues:
-        """What followed the analogues."""
-        ends = found.starts + self._section.window - 1
-        closes = self._data.log_closes[:, symbol]
-        forward = closes[ends + self._section.horizon] - closes[ends]
-        weights = 1.0 / (1.0 + found.distances)
-        forecast = float(np.sum(weights * forward) / np.sum(weights)) if len(ends) else 0.0
-        agreement = float(np.mean(np.sign(forward) == np.sign(forecast))) if len(ends) else 0.0
-        return Analogues(symbol, market_index, found.starts, found.distances, forecast, agreement)
+    def forecasts(self, symbols: Sequence[int], market_index: int, found: Sequence[Neighbours]) -> list[Analogues]:
+        """What followed the analogues of each symbol. Sums run in the order of the neighbours, on every processor."""
+        count, horizon = len(found), self._section.horizon
+        sizes = [len(each.starts) for each in found]
+        group = np.repeat(np.arange(count), sizes)
+        column = np.asarray(symbols, np.int64)[group]
+        ends = np.concatenate([each.starts for each in found]) + (self._section.window - 1)
+        closes = self._data.log_closes
+        forward = closes[ends + horizon, column] - closes[ends, column]
+        weights = 1.0 / (1.0 + np.concatenate([each.distances for each in found]))
+        total = np.bincount(group, weights, count)
+        forecast = np.bincount(group, weights * forward, count) / np.where(total > 0, total, 1.0)
+        agreeing = np.bincount(group, np.sign(forward) == np.sign(forecast[group]), count)
+        agreement = agreeing / np.maximum(sizes, 1)
+        return [
+            Analogues(symbol, market_index, each.starts, each.distances, *figures)
+            for symbol, each, *figures in zip(symbols, found, forecast.tolist(), agreement.tolist(), strict=True)
+        ]
 
     def refute(self, claims: Sequence[Claim], market_index: int) -> list[str | None]:
         """Repeat the whole search for the claims' symbols; why each claim is not its result, or None.
@@ -93,10 +109,10 @@ class PatternSearch:
         symbols = list(dict.fromkeys(c.symbol for c, reason in zip(claims, reasons, strict=True) if reason is None))
         if not symbols:
             return reasons
-        found = dict(zip(symbols, self.neighbours(market_index, symbols), strict=True))
+        neighbours = self.neighbours(market_index, symbols)
+        found = dict(zip(symbols, self.forecasts(symbols, market_index, neighbours), strict=True))
         return [
-            reason or self._difference(claim, market_index, found[claim.symbol])
-            for claim, reason in zip(claims, reasons, strict=True)
+            reason or _difference(claim, found[claim.symbol]) for claim, reason in zip(claims, reasons, strict=True)
         ]
 
     def _unsearchable(self, claim: Claim, market_index: int) -> str | None:
@@ -109,14 +125,14 @@ class PatternSearch:
             return "no such bar"
         return None
 
-    def _difference(self, claim: Claim, market_index: int, found: Neighbours) -> str | None:
-        if claim.starts != tuple(int(start) for start in found.starts):
-            return "other windows are nearest"
-        if len(claim.distances) != len(found.distances):
-            return "distances differ"
-        if not np.allclose(claim.distances, found.distances, rtol=DISTANCE_TOLERANCE, atol=DISTANCE_TOLERANCE):
-            return "distances differ"
-        forecast = self.forecast(claim.symbol, market_index, found).forecast
-        if abs(claim.forecast_bps - forecast * FORECAST_SCALE) > 1.0:
-            return "forecast differs"
-        return None
+
+def _difference(claim: Claim, found: Analogues) -> str | None:
+    if claim.starts != tuple(found.starts.tolist()):
+        return "other windows are nearest"
+    if len(claim.distances) != len(found.distances):
+        return "distances differ"
+    if not np.allclose(claim.distances, found.distances, rtol=DISTANCE_TOLERANCE, atol=DISTANCE_TOLERANCE):
+        return "distances differ"
+    if abs(claim.forecast_bps - found.forecast * FORECAST_SCALE) > 1.0:
+        return "forecast differs"
+    return None

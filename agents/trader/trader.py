@@ -70,7 +70,8 @@ class Trader(VoterRole):
         file = voter.setup.config.file
         self._strategy = file.strategy
         self._pattern = file.pattern
-        self._search = PatternSearch(voter.data, file.pattern, voter.setup.switches.dtw)
+        threads = file.pattern.threads if voter.setup.switches.dtw == "lanes" else 1
+        self._search = PatternSearch(voter.data, file.pattern, voter.setup.switches.dtw, threads)
         self._feed = ReplayFeed(voter.data, voter.setup.start_index)
         self._decider = Decider(voter)
         self._slices = SliceKeeper(voter)
@@ -165,7 +166,7 @@ class Trader(VoterRole):
         with span(Operation.DTW_SEARCH, cycle, len(symbols)):
             found = self._search.neighbours(market_index, symbols)
         with span(Operation.ANALOGUE_FORECAST, cycle):
-            analogues = [self._search.forecast(symbol, market_index, each) for symbol, each in enumerate(found)]
+            analogues = self._search.forecasts(symbols, market_index, found)
         with span(Operation.STRESS_MATCH, cycle):
             self.voter.stress.matches(market_index)
         return analogues

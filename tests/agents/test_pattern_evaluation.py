@@ -99,8 +99,8 @@ def test_forecasts_are_those_of_the_traders_search() -> None:
     found = walk.forecasts(DATA, SECTION, BARS, 1, lambda _: None)
     search, symbols = PatternSearch(DATA, SECTION, "lanes"), [0, 1, 2]
     for row, bar in enumerate(BARS):
-        for symbol, each in zip(symbols, search.neighbours(bar, symbols), strict=True):
-            assert found[row, symbol] == search.forecast(symbol, bar, each).forecast
+        for each in search.forecasts(symbols, bar, search.neighbours(bar, symbols)):
+            assert found[row, each.symbol] == each.forecast
 
 
 def test_threads_change_nothing_and_progress_adds_up() -> None:

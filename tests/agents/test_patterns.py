@@ -23,7 +23,7 @@ SYMBOLS = (0, 1, 2)
 
 def analogues(search: PatternSearch, market_index: int = AT) -> list[Analogues]:
     found = search.neighbours(market_index, SYMBOLS)
-    return [search.forecast(symbol, market_index, each) for symbol, each in zip(SYMBOLS, found, strict=True)]
+    return search.forecasts(SYMBOLS, market_index, found)
 
 
 def same(left: Analogues, right: Analogues) -> bool:
@@ -71,9 +71,17 @@ def test_the_forecast_is_the_weighted_mean_of_what_followed() -> None:
 
 
 def test_without_history_there_is_no_forecast() -> None:
-    (found,) = SEARCH.neighbours(SECTION.window, [0])
-    nothing = SEARCH.forecast(0, SECTION.window, found)
-    assert (len(nothing.starts), nothing.forecast, nothing.agreement) == (0, 0.0, 0.0)
+    found = SEARCH.neighbours(SECTION.window, [0, 2])
+    for nothing in SEARCH.forecasts([0, 2], SECTION.window, found):
+        assert (len(nothing.starts), nothing.forecast, nothing.agreement) == (0, 0.0, 0.0)
+
+
+def test_symbols_without_analogues_leave_the_others_as_they_are() -> None:
+    (nothing,), (found,) = SEARCH.neighbours(SECTION.window, [1]), SEARCH.neighbours(AT, [2])
+    (alone,) = SEARCH.forecasts([2], AT, [found])
+    empty, among, last = SEARCH.forecasts([1, 2, 0], AT, [nothing, found, nothing])
+    assert same(among, alone)
+    assert (empty.forecast, last.agreement) == (0.0, 0.0)
 
 
 def test_an_honest_claim_stands_at_every_bar_and_symbol() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from agents.data import catalog
 from agents.data.dataset import Dataset
-from agents.stress import HISTORY_MIN, WINDOW, StressMatcher
+from agents.stress import HISTORY_MIN, WINDOW, StressMatcher, expanding_deviations
 from tests.oracles.agent_examples import shuffled_after, synthetic, with_log_closes
 
 DISTANCE = 4.0
@@ -84,3 +84,11 @@ def test_the_pandemic_crash_is_recognised_and_few_other_days_are() -> None:
     assert sum(matcher.matches(index) for index in range(first, last)) >= 2
     every_tenth = range(len(data.dates) - 500, len(data.dates), 10)
     assert np.mean([matcher.matches(index) for index in every_tenth]) <= 0.1
+
+
+def test_the_deviation_at_each_point_is_that_of_all_before_it() -> None:
+    values = np.random.default_rng(3).normal(0.5, 0.01, 300)
+    expected = [np.std(values[: i + 1]) for i in range(len(values))]
+    np.testing.assert_allclose(expanding_deviations(values), expected, rtol=1e-9, atol=1e-15)
+    assert expanding_deviations(values[:0]).tolist() == []
+    assert expanding_deviations(np.full(5, 0.1)).tolist() == [0.0] * 5
