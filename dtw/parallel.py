@@ -16,7 +16,7 @@ def checked_threads(threads: int) -> int:
 
 
 def in_threads(calls: Sequence[Callable[[], object]], threads: int) -> None:
-    """Make all calls, at most ``threads`` at a time. After an error no more are begun; it is raised when all have ended.
+    """Make all calls, at most ``threads`` at a time. After an error no more begin; it is raised when all have ended.
 
     The caller is one of the threads: two of them cost one to start.
     """
