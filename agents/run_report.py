@@ -72,6 +72,10 @@ def _run_section(
         "seconds_total": round(result.seconds_total, 3),
         "interrupted_cycles": trader["interrupted_cycles"],
         "escalated_intents": trader["escalated"],
+        "rate_per_s": options.rate_per_s,
+        "late_cycles": trader["late_cycles"],
+        "windows_searched": trader["windows_searched"],
+        "windows_compared": trader["windows_compared"],
     }
 
 

@@ -50,6 +50,8 @@ class RunOptions:
     switches: Switches = MODES["optimized"]
     data: str = ""
     """Overrides ``data.source``."""
+    rate_per_s: float = 0.0
+    """How many bars a second the market sends; 0: the next one when the trader is ready for it."""
     bind_host: str = ""
     """Overrides the address to listen on, where the roster's name is not an own address (containers)."""
 

@@ -112,7 +112,13 @@ def summary_table(report: dict[str, Any]) -> Table:
     table.add_row(
         "run", Text(f"{run['id']}, mode {run['mode']}, {run['cycles']:,} cycles, {len(run['agents'])} agents")
     )
+    if run.get("rate_per_s"):
+        table.add_row("market", Text(f"{run['rate_per_s']:g} bars a second, {run['late_cycles']:,} taken late"))
     table.add_row("data", Text(f"{data['name']} ({origin}){seed}"))
+    if run.get("windows_searched"):
+        refused = 1.0 - run["windows_compared"] / run["windows_searched"]
+        text = f"{run['windows_searched']:,} windows searched, {refused:.1%} of them refused by their bounds"
+        table.add_row("patterns", Text(text))
     table.add_row("decisions", Text(_decisions(report["decisions"])))
     table.add_row("orders", _orders(report["orders"]))
     portfolio = report["portfolio"]

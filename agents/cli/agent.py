@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from agents.cli.options import config_option, data_option, log_options, run_options, switch_options
+from agents.cli.options import config_option, data_option, log_options, rate_option, run_options, switch_options
 from agents.config import load_config
 from agents.process import EXIT_FAILURE, Serving, serve
 from agents.setup import RunOptions, Setup, prepare
@@ -41,7 +41,9 @@ def _serve(role: Role, agent_id: str, build: Callable[[Setup], Serving], options
 
 def _run_options(options: dict[str, Any]) -> RunOptions:
     named = {
-        name: options.pop(name) for name in ("run_id", "run_dir", "cycles", "data", "bind_host") if name in options
+        name: options.pop(name)
+        for name in ("run_id", "run_dir", "cycles", "data", "rate_per_s", "bind_host")
+        if name in options
     }
     mode = options.pop("mode")
     return run_options(mode, options, **named)
@@ -61,6 +63,7 @@ def _voter(role: Role, setup: Setup) -> Serving:
 @click.command("trader")
 @click.option("--id", "agent_id", required=True, help="Which agent of the roster this is.")
 @click.option("--cycles", type=click.IntRange(min=0), default=0, help="Cycles to trade; 0 until stopped.")
+@rate_option()
 @_agent_options
 def trader(agent_id: str, **options: Any) -> int:
     """Run one trader.
@@ -74,6 +77,7 @@ def trader(agent_id: str, **options: Any) -> int:
 @click.command("risk")
 @click.option("--id", "agent_id", required=True, help="Which agent of the roster this is.")
 @click.option("--cycles", type=click.IntRange(min=0), default=0, hidden=True)
+@rate_option(hidden=True)
 @_agent_options
 def risk(agent_id: str, **options: Any) -> int:
     """Run one risk agent.
@@ -87,6 +91,7 @@ def risk(agent_id: str, **options: Any) -> int:
 @click.command("executor")
 @click.option("--id", "agent_id", required=True, help="Which agent of the roster this is.")
 @click.option("--cycles", type=click.IntRange(min=0), default=0, hidden=True)
+@rate_option(hidden=True)
 @_agent_options
 def executor(agent_id: str, **options: Any) -> int:
     """Run one executor.
@@ -100,6 +105,7 @@ def executor(agent_id: str, **options: Any) -> int:
 @click.command("venue")
 @click.option("--id", "agent_id", default="venue", show_default=True, help="Which agent of the roster this is.")
 @click.option("--cycles", type=click.IntRange(min=0), default=0, hidden=True)
+@rate_option(hidden=True)
 @_agent_options
 def venue(agent_id: str, **options: Any) -> int:
     """Run the paper venue: a matching engine over the replayed prices.

@@ -78,6 +78,13 @@ def data_option(command: F) -> F:
     )
 
 
+def rate_option(hidden: bool = False) -> Callable[[F], F]:
+    """``--rate``: the market's own clock."""
+    text = "Bars a second that the market sends, in time or not. Default: the next when the trader is ready for it."
+    kind = click.FloatRange(min=0, max=10_000)
+    return click.option("--rate", "rate_per_s", type=kind, default=0.0, hidden=hidden, help=text)
+
+
 def run_options(
     mode: str,
     switches: dict[str, Any],
@@ -86,10 +93,11 @@ def run_options(
     run_dir: Path | None = None,
     cycles: int = 0,
     data: str = "",
+    rate_per_s: float = 0.0,
     bind_host: str = "",
 ) -> RunOptions:
     """Options of a start, with the mode's switches and the single ones thrown over them."""
-    return RunOptions(run_id, run_dir, cycles, mode, switches_for(mode, **switches), data, bind_host)
+    return RunOptions(run_id, run_dir, cycles, mode, switches_for(mode, **switches), data, rate_per_s, bind_host)
 
 
 def as_arguments(options: RunOptions, config: Path, log_level: str) -> list[str]:
@@ -97,7 +105,7 @@ def as_arguments(options: RunOptions, config: Path, log_level: str) -> list[str]
     arguments = ["--config", str(config), "--supervised", "--log-level", log_level, "--mode", options.mode]
     for name in Switches.__struct_fields__:
         arguments += [f"--{name.replace('_', '-')}", str(getattr(options.switches, name))]
-    arguments += ["--run-id", options.run_id, "--cycles", str(options.cycles)]
+    arguments += ["--run-id", options.run_id, "--cycles", str(options.cycles), "--rate", str(options.rate_per_s)]
     if options.run_dir is not None:
         arguments += ["--run-dir", str(options.run_dir)]
     if options.data:

@@ -23,6 +23,7 @@ from agents.cli.options import (
     data_option,
     json_option,
     log_options,
+    rate_option,
     run_options,
     switch_options,
 )
@@ -40,6 +41,7 @@ from protocol.errors import RunFailure
 
 @click.command("up")
 @click.option("--cycles", type=click.IntRange(min=1), default=200, show_default=True, help="Cycles to trade.")
+@rate_option()
 @click.option("--runs", "runs_dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
 @click.option("--quiet", is_flag=True, help="No progress line and no logs below errors.")
 @data_option
@@ -50,6 +52,7 @@ from protocol.errors import RunFailure
 def up(
     config: Path,
     cycles: int,
+    rate_per_s: float,
     runs_dir: Path,
     quiet: bool,
     as_json: bool,
@@ -68,7 +71,7 @@ def up(
     Example: swarm up --cycles 200 --mode baseline
     """
     logs.configure(as_json=log_json, level="error" if quiet else log_level)
-    wanted = run_options(mode, switches, cycles=cycles, data=data)
+    wanted = run_options(mode, switches, cycles=cycles, data=data, rate_per_s=rate_per_s)
     loaded = _cluster(config)
     dataset = load_data(loaded, data)
     check_instruments(loaded, dataset)

@@ -30,7 +30,7 @@ from consensus.effects import FrameRecord, FrameSettled
 from consensus.route import critical_positions
 from consensus.storage import KeyValue
 from profiling.clock import now_ns
-from profiling.span import mark, span
+from profiling.span import mark, record, span
 from profiling.stages import Operation
 from protocol.batch import Channel
 from protocol.codes import DenyCode, Path, Side, TimeInForce
@@ -79,6 +79,8 @@ class Trader(VoterRole):
         self._bar: Bar | None = None
         self._blocking = voter.setup.switches.confirm == "blocking"
         self._confirmed: set[int] = set()
+        self.late = 0
+        self._searched = self._compared = 0
         self._restore()
 
     async def start(self) -> None:
@@ -100,9 +102,26 @@ class Trader(VoterRole):
         self.voter.state = "trading"
         limit = self.voter.setup.options.cycles
         cycle = self.progress.cycle + 1
-        while (not limit or cycle <= limit) and await self._cycle(cycle):
+        first, began_ns = cycle, now_ns()
+        while not limit or cycle <= limit:
+            if not await self._cycle(cycle, await self._sent_ns(cycle - first, began_ns)):
+                break
             cycle += 1
         await self._finish()
+
+    async def _sent_ns(self, bars: int, began_ns: int) -> int:
+        """When the market sent the next bar; waits until then. With a rate it does not wait for a trader that is late,
+        whose cycles are timed from when they should have begun."""
+        rate_per_s = self.voter.setup.options.rate_per_s
+        if not rate_per_s:
+            return now_ns()
+        sent_ns = began_ns + round(bars * 1e9 / rate_per_s)
+        early_s = (sent_ns - now_ns()) / 1e9
+        if early_s > 0:
+            await asyncio.sleep(early_s)
+        else:
+            self.late += bars > 0
+        return sent_ns
 
     async def _ready(self) -> None:
         """Peers of a quorum, a leader if the lane is used, and everything that the executors have said so far."""
@@ -124,10 +143,10 @@ class Trader(VoterRole):
             "see `swarm status` for who is missing"
         )
 
-    async def _cycle(self, cycle: int) -> bool:
+    async def _cycle(self, cycle: int, sent_ns: int) -> bool:
         """One trip; False when the data has ended."""
-        with span(Operation.FEED_NEXT, cycle):
-            bar = self._feed.bar(cycle)
+        bar = self._feed.bar(cycle)
+        record(Operation.FEED_NEXT, sent_ns, now_ns(), cycle)
         if bar is None:
             return False
         noted = self.voter.spawn(self._note(cycle), "note")
@@ -165,6 +184,8 @@ class Trader(VoterRole):
         symbols = range(len(self.voter.data.symbols))
         with span(Operation.DTW_SEARCH, cycle, len(symbols)):
             found = self._search.neighbours(market_index, symbols)
+        self._searched += sum(each.pruning.windows for each in found)
+        self._compared += sum(each.pruning.compared for each in found)
         with span(Operation.ANALOGUE_FORECAST, cycle):
             analogues = self._search.forecasts(symbols, market_index, found)
         with span(Operation.STRESS_MATCH, cycle):
@@ -297,6 +318,9 @@ class Trader(VoterRole):
             "cycle": self.progress.cycle,
             "cycles": self.voter.setup.options.cycles,
             "interrupted_cycles": self.interrupted,
+            "late_cycles": self.late,
+            "windows_searched": self._searched,
+            "windows_compared": self._compared,
             "escalated": self._decider.escalated,
             "intents_open": orders.working_orders(),
             "market_day": self._bar.day.isoformat() if self._bar is not None else None,
