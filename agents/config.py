@@ -89,7 +89,7 @@ class PatternSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     horizon: Annotated[int, Meta(ge=1, le=256)] = 5
     exclusion: Natural = 5
     """Two analogues start at least this many bars apart."""
-    threads: Annotated[int, Meta(ge=1, le=64)] = 1
+    threads: Annotated[int, Meta(ge=1, le=64)] = 2
     """Threads of a trader's search, which the whole swarm waits for. Risk agents, all at once, repeat it in one."""
 
 

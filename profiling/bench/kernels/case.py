@@ -25,7 +25,7 @@ Array = NDArray[Any]
 @dataclass(frozen=True, slots=True, eq=False)
 class Against:
     """A peer's call. ``items``: how much of our call's work it does, counted as ``Case.items``; ``expected``: what it
-    must answer, None for what is no DTW."""
+    must answer, None for what is no DTW. ``behind``: far behind the fastest peer, and left out of quick runs."""
 
     peer: str
     operation: str
@@ -33,6 +33,7 @@ class Against:
     items: int
     expected: Array | None
     note: str = ""
+    behind: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +56,21 @@ class Case:
     threads: int = 1
     claims: Mapping[str, tuple[str, float]] = field(default_factory=dict)
 
-    def measure(self, result: Result, peers: Peers, versions: Mapping[str, str], blocks: int, budget_s: float) -> None:
+    def measure(
+        self, result: Result, peers: Peers, versions: Mapping[str, str], blocks: int, budget_s: float, quick: bool
+    ) -> None:
         """``blocks`` blocks of about ``budget_s`` a side into the result's rows and claims."""
         ours: list[float] = []
         peaks: list[float] = []
-        theirs: dict[Against, list[float]] = {each: [] for each in self.against}
+        against = [each for each in self.against if not (quick and each.behind)]
+        theirs: dict[Against, list[float]] = {each: [] for each in against}
         repeats = self._repeats(budget_s)
-        counts = {each: self._checked(peers, each, budget_s) for each in self.against}
+        counts = {each: self._checked(peers, each, budget_s) for each in against}
         for _ in range(blocks):
             ours.append(self._own(repeats))
             if self.cells:
                 peaks.append(peak_cells_per_s(self.dtype, self.threads))
-            for each in self.against:
+            for each in against:
                 run = self._run(peers, each, counts[each])
                 theirs[each].append(float(np.median(run.seconds)) / each.items)
         result.variations.append(variation(ours))

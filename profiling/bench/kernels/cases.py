@@ -37,10 +37,10 @@ def walks(seed: int, *shape: int) -> Array:
     return np.cumsum(np.random.default_rng(seed).standard_normal(shape), axis=-1)
 
 
-def claimed(peers: Peers, threads: int) -> Iterator[Case]:
-    """The cases that goals were set for."""
-    yield batch(peers, 128, None, np.float32, threads)
-    yield batch(peers, 128, None, np.float64, threads)
+def claimed(peers: Peers, threads: int, shrink: int) -> Iterator[Case]:
+    """The cases that goals were set for, batches of ``shrink`` times fewer rows."""
+    yield batch(peers, 128, None, np.float32, threads, shrink)
+    yield batch(peers, 128, None, np.float64, threads, shrink)
     yield pair(peers, 1_024)
     yield nearest(peers, threads)
     yield search(peers, threads)
@@ -73,9 +73,9 @@ def remembered(peers: Peers, threads: int) -> Iterator[Case]:
     yield search(peers, threads)
 
 
-def batch(peers: Peers, length: int, band: int | None, dtype: type[Any], threads: int) -> Case:
+def batch(peers: Peers, length: int, band: int | None, dtype: type[Any], threads: int, shrink: int = 1) -> Case:
     """One query against many rows, per pair."""
-    rows = walks(length, BATCH_ROWS[length], length).astype(dtype)
+    rows = walks(length, BATCH_ROWS[length] // shrink, length).astype(dtype)
     query = walks(1, length).astype(dtype)
     expected = api.one_to_many(query, rows, band, threads=threads).astype(np.float64)
     few = max(8, FEW_CELLS // length**2)
@@ -153,7 +153,10 @@ def _library(peers: Peers) -> tuple[Array, Array, tuple[Against, ...]]:
     found = api.nearest(query, windows, 8, 12)
     expected = np.stack([found.starts.astype(np.float64), found.distances])
     parameters = {"query": "query-windows", "rows": "windows", "k": 8, "band": 12}
-    return query, windows, tuple(Against(peer, "knn", parameters, 1, expected) for peer in LIBRARIES)
+    against = tuple(
+        Against(peer, "knn", parameters, 1, expected, behind=peer in ("aeon", "tslearn")) for peer in LIBRARIES
+    )
+    return query, windows, against
 
 
 def nearest(peers: Peers, threads: int) -> Case:
@@ -198,7 +201,8 @@ def _series(peers: Peers, exclusion: int, k: int) -> tuple[Array, Array, tuple[A
         found = api.search(query, known, k, 12, exclusion)
         parameters = {"query": "query-series", "series": f"series-{peer}", "k": k, "band": 12, "exclusion": exclusion}
         expected = np.stack([found.starts.astype(np.float64), found.distances])
-        against.append(Against(peer, "search", parameters, len(known) - 127, expected))
+        behind = peer == "dtaidistance"
+        against.append(Against(peer, "search", parameters, len(known) - 127, expected, behind=behind))
     return query, series, tuple(against)
 
 

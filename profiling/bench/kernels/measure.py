@@ -23,6 +23,8 @@ class Plan:
 
 
 FULL: Final = Plan(blocks=10, budget_s=0.2, everything=True)
+QUICK_SHRINK: Final = 4
+"""A quick run has this many times fewer rows in a batch."""
 QUICK: Final = Plan(blocks=3, budget_s=0.05, everything=False)
 
 
@@ -34,13 +36,13 @@ def measure(plan: Plan, progress: Callable[[str], None]) -> Result:
     warmup(everything=True)
     with Peers() as peers:
         versions = peers.versions()
-        for case in cases.claimed(peers, threads):
+        for case in cases.claimed(peers, threads, shrink=1 if plan.everything else QUICK_SHRINK):
             progress(case.name)
-            case.measure(result, peers, versions, plan.blocks, plan.budget_s)
+            case.measure(result, peers, versions, plan.blocks, plan.budget_s, not plan.everything)
         if plan.everything:
             for case in cases.others(peers, threads):
                 progress(case.name)
-                case.measure(result, peers, versions, plan.blocks, plan.budget_s)
+                case.measure(result, peers, versions, plan.blocks, plan.budget_s, quick=False)
             ladder.measure(result, plan.blocks, threads, progress)
             approximate.measure(result, peers, versions, progress)
             memory.measure(result, peers, versions, cases.remembered(peers, threads), progress)
