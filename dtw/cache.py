@@ -21,7 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-PARTS: Final = ("lanes.py", "bounds.py", "choice.py", "moments.py", "cascade.py", "reference.py")
+PARTS: Final = ("lanes.py", "bounds.py", "choice.py", "moments.py", "moving.py", "cascade.py", "reference.py")
 """Files of this room whose compiled functions are inlined into those of other files, or called by them."""
 
 

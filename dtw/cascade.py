@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from dtw.bounds import EDGE, LANE_GROUP, SPAN, far_costs, group_bounds, query_segments
+from dtw.bounds import EDGE, LANE_GROUP, SPAN, edge_costs, far_costs, group_bounds, query_segments
 from dtw.choice import (
     compact,
     count_within,
@@ -31,6 +31,9 @@ from dtw.lanes import FASTMATH, LANES, compare_block, exact_part, part
 from dtw.moments import moments
 
 _entry = njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+
+_inner = njit(nogil=True, fastmath=FASTMATH, error_model="numpy")
+"""Called by entries, but too large to be inlined into each of them."""
 
 Array = NDArray[Any]
 
@@ -52,8 +55,8 @@ def window_bounds(
     """Lower bounds, float32, of the distances from ``query`` (float32, z-normalised, at least ``2 * EDGE`` samples) to
     the windows ``first <= i < last``: raises ``bounds`` ``(at least last,)`` to them. ``first`` is a multiple of SPAN.
 
-    ``spans`` to ``usable`` come from ``moving.fill_spans`` for that segment and that band. Groups of windows whose old
-    bounds are all above ``limit`` keep them.
+    ``spans`` to ``usable`` come from ``moving.fill_samples`` and ``moving.fill_segments`` for that segment and that
+    band. Groups of windows whose old bounds are all above ``limit`` keep them.
     """
     parts = (query.shape[0] - 2 * EDGE) // segment
     summary = np.zeros((3, parts), query.dtype)
@@ -93,6 +96,28 @@ def window_bounds(
         for lane in range(size):
             bound = forward[lane] * trusted[lane]
             results[lane] = bound if bound > results[lane] else results[lane]  # false for what is not a number
+
+
+@_entry
+def edge_bounds(
+    query: Array, band: int, spans: Array, shifts: Array, scales: Array, usable: Array, bounds: Array
+) -> None:
+    """The first of the bounds alone, LB_Kim over shells, into ``bounds`` ``(count,)``; arguments as of
+    ``window_bounds``."""
+    far = np.empty(EDGE - 1, query.dtype)
+    far_costs(band, far)
+    shift, scale = np.zeros(LANE_GROUP, query.dtype), np.zeros(LANE_GROUP, query.dtype)
+    total = np.zeros(LANE_GROUP, query.dtype)
+    for group in range(0, bounds.shape[0], LANE_GROUP):
+        size = min(LANE_GROUP, bounds.shape[0] - group)
+        shift[:size] = shifts[group : group + size]
+        scale[:size] = scales[group : group + size]
+        samples = spans[group // SPAN, 0, group % SPAN :]
+        edge_costs(query, far, samples, samples[query.shape[0] - EDGE :], 1, shift, scale, total)
+        results, trusted = bounds[group : group + size], usable[group : group + size]
+        for lane in range(size):
+            bound = total[lane] * trusted[lane]
+            results[lane] = bound if bound > 0 else 0  # also for what is not a number
 
 
 @_entry
@@ -153,7 +178,7 @@ def _gather(
     block: Array,
 ) -> None:
     """Interleave ``size`` windows, normalised if there are means; the lanes behind repeat the last, so that none delays
-    abandoning. Moments that are not known yet, and so 0, are found and kept.
+    abandoning. Moments that are not known yet, and so 0, are found and kept, unless there is but one slot for them.
 
     In two steps, ``rows`` ``(LANES, window)`` between them: storing each sample where it belongs is slower.
     """
@@ -165,12 +190,13 @@ def _gather(
             for t in range(length):
                 row[t] = samples[t]
         else:
+            slot = index if means.shape[0] > 1 else 0
             # Either, because another thread may have stored only one of them yet; finding them again does no harm.
-            if means[index] == 0.0 or inverses[index] == 0.0:
+            if means.shape[0] == 1 or means[slot] == 0.0 or inverses[slot] == 0.0:
                 mean, deviation = moments(samples)
-                means[index] = mean
-                inverses[index] = 1.0 / deviation if deviation > 0.0 else 0.0
-            origin, mean, inverse = samples[0], means[index], inverses[index]
+                means[slot] = mean
+                inverses[slot] = 1.0 / deviation if deviation > 0.0 else 0.0
+            origin, mean, inverse = samples[0], means[slot], inverses[slot]
             for t in range(length):
                 row[t] = ((samples[t] - origin) - mean) * inverse
     for t in range(length):
@@ -180,66 +206,94 @@ def _gather(
 
 
 @part
-def _visit(
+def scratch_of(query: Array) -> Any:
+    """What ``compare_within`` works in: the row of the recurrence and its two edges, a block, the same as rows, and
+    which windows they are."""
+    length = query.shape[0]
+    return (
+        np.empty((length + 1) * LANES, query.dtype),
+        np.empty(LANES, query.dtype),
+        np.empty(LANES, query.dtype),
+        np.empty(length * LANES, query.dtype),
+        np.empty((LANES, length), query.dtype),
+        np.empty(LANES, np.int64),
+    )
+
+
+@_inner
+def compare_within(
     query: Array,
-    block: Array,
-    chosen: Array,
-    size: int,
-    lower: Array,
-    upper: Array,
+    windows: Any,
+    stride: int,
+    order: Array,
+    waiting: int,
+    bounds: Array,
+    found: int,
     cutoff: Any,
+    band: Any,
+    k: int,
+    gap: int,
+    slack: Array,
+    shared: Array,
     starts: Array,
     values: Array,
-    found: int,
-    row: Array,
-    diagonal: Array,
-    left: Array,
-) -> int:
-    """Compare a block; what lies within the cutoff goes to the found. Returns how many those are now."""
-    if not compare_block(query, block, lower, upper, cutoff, row, diagonal, left):
-        return found
-    results = row[query.shape[0] * LANES :]
-    for lane in range(size):
-        if results[lane] <= cutoff:
-            insert(starts, values, found, chosen[lane], results[lane])
-            found += 1
-    return found
+    counts: Array,
+    scratch: Any,
+) -> Any:
+    """Compare the first ``waiting`` windows of ``order`` whose bounds are within the cutoff of that time; what lies
+    within the cutoff goes to the found. Returns how many those are now, and the cutoff. See ``nearest_windows``.
+
+    ``windows``: series, means and inverses. ``band``: lower and upper. The bounds of compared windows become infinite.
+    """
+    row, diagonal, left, block, rows, chosen = scratch
+    results, position = row[query.shape[0] * LANES :], 0
+    while True:
+        cutoff = min(cutoff, query.dtype.type(shared[0]))
+        limit = np.float32(widened(cutoff, slack[2], slack[3]))
+        size, position = next_block(order, position, waiting, bounds, limit, chosen)
+        if size == 0:
+            return found, cutoff
+        counts[2] += size
+        _gather(windows[0], stride, windows[1], windows[2], chosen, size, rows, block)
+        finished = compare_block(query, block, band[0], band[1], cutoff, row, diagonal, left)
+        before = found
+        for lane in range(size):
+            bounds[chosen[lane]] = np.inf
+            if finished and results[lane] <= cutoff:
+                insert(starts, values, found, chosen[lane], results[lane])
+                found += 1
+        if found > before:
+            kept = tightened(starts, values, found, gap, k, cutoff)
+            cutoff = min(cutoff, query.dtype.type(widened(kept, slack[0], slack[1])))
+            shared[0] = min(shared[0], cutoff)
+            found = compact(starts, values, found, cutoff)
 
 
 @part
 def _refine(
     query: Array,
-    band: int,
-    spans: Array,
-    shifts: Array,
-    scales: Array,
-    usable: Array,
+    reach: int,
+    fine: Any,
     bounds: Array,
     limit: Any,
-    lower: Array,
-    upper: Array,
+    band: Any,
 ) -> None:
     """Raise bounds to those of single samples, if there are spans for it and it saves more than it costs."""
-    if spans.shape[0] > 0 and worth_refining(bounds, limit, lower, upper):
-        window_bounds(query, 1, band, spans, shifts, scales, usable, 0, bounds.shape[0], limit, bounds)
+    spans, shifts, scales, usable = fine
+    if spans.shape[0] > 0 and worth_refining(bounds, limit, band[0], band[1]):
+        window_bounds(query, 1, reach, spans, shifts, scales, usable, 0, bounds.shape[0], limit, bounds)
 
 
 @_entry
 def nearest_windows(
     query: Array,
     query_single: Array,
-    band: int,
-    series: Array,
+    reach: int,
+    windows: Any,
     stride: int,
-    means: Array,
-    inverses: Array,
-    spans: Array,
-    shifts: Array,
-    scales: Array,
-    usable: Array,
+    fine: Any,
     bounds: Array,
-    lower: Array,
-    upper: Array,
+    band: Any,
     k: int,
     gap: int,
     cutoff: Any,
@@ -251,8 +305,10 @@ def nearest_windows(
 ) -> int:
     """Propose the windows that can be among the k nearest when chosen ones are to lie ``(gap + 1) / 2`` apart.
 
-    Window i begins at ``series[i * stride]`` and is normalised, unless ``means`` and ``inverses`` are empty. Those keep
-    the moments of windows that were compared before; others are 0.
+    ``windows`` are series, means and inverses: window i begins at ``series[i * stride]`` and is normalised, unless the
+    others are empty. Those keep the moments of windows that were compared before; others are 0. With one slot nothing
+    is kept. ``fine``: what ``window_bounds`` takes for single samples, or empty arrays. ``band``: lower and upper.
+
     ``query`` ``(n,)`` is z-normalised in the dtype of the search, ``query_single`` the same in float32, ``bounds``
     ``(count,)`` what ``window_bounds`` made of segments; it is used up. ``slack`` float64 ``(4,)``: a cutoff is
     ``(sqrt(d) * slack[0] + slack[1]) ** 2`` for the distance d of the last of the k, a limit for bounds the same of
@@ -263,35 +319,13 @@ def nearest_windows(
     ``counts`` int64 ``(3,)``: windows that the bound of segments, the bound of samples and the recurrence were left
     with.
     """
-    count, length = bounds.shape[0], query.shape[0]
-    row = np.empty((length + 1) * LANES, query.dtype)
-    diagonal, left = np.empty(LANES, query.dtype), np.empty(LANES, query.dtype)
-    block, rows = np.empty(length * LANES, query.dtype), np.empty((LANES, length), query.dtype)
-    order, chosen = np.empty(count + LANES, np.int64), np.empty(LANES, np.int64)
-    found = 0
+    order = np.empty(bounds.shape[0] + LANES, np.int64)
+    fixed = (band, k, gap, slack, shared, starts, values, counts, scratch_of(query))
+    waiting = smallest_of_groups(bounds, max(LANES, 4 * k), order)
+    found, cutoff = compare_within(query, windows, stride, order, waiting, bounds, 0, cutoff, *fixed)
     limit = np.float32(widened(cutoff, slack[2], slack[3]))
-    waiting, position, refined = smallest_of_groups(bounds, max(LANES, 4 * k), order), 0, False
-    while True:
-        size, position = next_block(order, position, waiting, bounds, limit, chosen)
-        if size > 0:
-            _gather(series, stride, means, inverses, chosen, size, rows, block)
-            before = found
-            found = _visit(query, block, chosen, size, lower, upper, cutoff, starts, values, found, row, diagonal, left)
-            counts[2] += size
-            if found > before:
-                kept = tightened(starts, values, found, gap, k, cutoff)
-                cutoff = min(cutoff, query.dtype.type(widened(kept, slack[0], slack[1])))
-                shared[0] = min(shared[0], cutoff)
-                found = compact(starts, values, found, cutoff)
-        elif refined:
-            return found
-        cutoff = min(cutoff, query.dtype.type(shared[0]))
-        limit = min(limit, np.float32(widened(cutoff, slack[2], slack[3])))
-        if position == waiting and not refined:
-            refined, position = True, 0
-            for index in range(waiting):
-                bounds[order[index]] = np.inf
-            counts[0] = counts[2] + count_within(bounds, limit)
-            _refine(query_single, band, spans, shifts, scales, usable, bounds, limit, lower, upper)
-            waiting = indices_within(bounds, limit, order)
-            counts[1] = counts[2] + waiting
+    counts[0] = counts[2] + count_within(bounds, limit)
+    _refine(query_single, reach, fine, bounds, limit, band)
+    waiting = indices_within(bounds, limit, order)
+    counts[1] = counts[2] + waiting
+    return int(compare_within(query, windows, stride, order, waiting, bounds, found, cutoff, *fixed)[0])

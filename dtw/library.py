@@ -20,6 +20,7 @@ from dtw.bands import Bounds, band_bounds, band_cells
 from dtw.bounds import EDGE, SPAN
 from dtw.errors import InvalidArgument, InvalidSeries
 from dtw.normalize import checked_array, checked_series, normalized
+from dtw.once import search_once
 from dtw.parallel import checked_threads, in_threads, slices
 from dtw.precision import Slack, bound_slack, rounded_up
 from dtw.query import (
@@ -41,9 +42,6 @@ SEGMENTS: Final = 14
 
 REFINING_WIDTH: Final = 24
 """Cells per row from which on bounds of single samples can pay; see ``choice.REFINING_CELLS``."""
-
-PIECE: Final = 32 * SPAN
-"""Windows that a single search prepares at a time: few enough for the cache, so that no memory is touched twice."""
 
 
 class _Spans(NamedTuple):
@@ -81,8 +79,8 @@ class WindowLibrary:
 
     ``series`` is float64 ``(n,)`` and copied; ``dtype`` is that of the search, float32 or float64. Memory is about 24
     bytes per sample and 32 more for each band that was asked for, whatever the window. Threads may search it at the
-    same time; the kernels release the GIL. ``threads`` share the preparing. ``keep`` False is for a single search: it
-    prepares a piece at a time, forgets it and rests on the caller's own series.
+    same time; the kernels release the GIL. ``threads`` share the preparing. ``keep`` False is for a single search, see
+    ``once.py``; it rests on the caller's own series.
 
     Raises ``InvalidSeries`` for data that cannot be matched and ``InvalidArgument`` for a bad window or dtype.
     """
@@ -248,7 +246,7 @@ class WindowLibrary:
         reach = self.window - 1 if band is None else min(int(band), self.window - 1)
         divisor = 1.0 + 2.0 * slack.relative
         limits = np.array([slack.grow(), slack.shift(), 1.0 + relative, absolute, divisor, slack.absolute])
-        wide = band_cells(bounds) >= REFINING_WIDTH * self.window
+        wide = self._keep and band_cells(bounds) >= REFINING_WIDTH * self.window
         fine = self._spans(1, reach) if wide else _empty_spans(0, self.window)
         coarse = self._spans(self._segment, reach) if self._keep else _empty_spans(0, self.window)
         return _Band(bounds, slack, reach, limits, coarse, fine)
@@ -258,8 +256,12 @@ class WindowLibrary:
             return _empty_spans(0, self.window)
         filled = _empty_spans(self.count, self.window)
 
+        everything = np.zeros(self.count, np.float32), np.float32(np.inf)
+
         def fill(part: slice) -> None:
-            moving.fill_spans(self.series, self.window, segment, reach, part.start, part.stop, *filled)
+            spans = part.start, part.stop
+            moving.fill_samples(self.series, self.window, reach, *spans, *everything, *filled)
+            moving.fill_segments(self.series, self.window, segment, reach, *spans, *everything, filled.spans)
 
         in_threads([partial(fill, part) for part in slices(len(filled.spans), self.threads, 1)], self.threads)
         return filled
@@ -297,51 +299,43 @@ class WindowLibrary:
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], Pruning]:
         """The same of one part, whose start is a multiple of SPAN, ascending by start."""
         count = part.stop - part.start
-        query, single = pattern.astype(self.dtype), pattern.astype(np.float32)
         starts, values = np.empty(count + 1, np.int64), np.empty(count + 1, self.dtype)
-        floors, counts = np.zeros(count, np.float32), np.zeros(3, np.int64)
-        self._bound(single, part, band, floors)
-        found = cascade.nearest_windows(
-            query,
-            single,
-            band.reach,
-            self.series[part.start :],
-            1,
-            self._means[part],
-            self._inverses[part],
-            *band.fine.of(part),
-            floors,
-            *band.bounds,
-            min(k, count),
-            gap,
-            rounded_up(band.slack.ceiling(cutoff), self.dtype),
-            band.limits,
-            shared_by(shared, k, count),
-            starts,
-            values,
-            counts,
-        )
+        counts = np.zeros(3, np.int64)
+        ceiling = rounded_up(band.slack.ceiling(cutoff), self.dtype)
+        out = ceiling, band.limits, shared_by(shared, k, count), starts, values, counts
+        if self._keep:
+            found = self._propose(pattern, part, band, min(k, count), gap, *out)
+        else:
+            samples = self.series[part.start : part.stop + self.window - 1]
+            found = search_once(pattern, samples, self._segment, band.reach, band.bounds, min(k, count), gap, *out)
         pruning = Pruning(count, int(counts[0]), int(counts[1]), int(counts[2]), found)
         return starts[:found] + part.start, band.slack.floors(values[:found]), pruning
 
-    def _bound(self, query: NDArray[np.float32], part: slice, band: _Band, floors: NDArray[np.float32]) -> None:
-        """Lower bounds of a part's windows from means of segments, if they are long enough for any."""
-        infinite = np.float32(np.inf)
-        if self.window < 2 * EDGE:
-            return
-        if self._keep:
-            count = part.stop - part.start
-            cascade.window_bounds(query, self._segment, band.reach, *band.coarse.of(part), 0, count, infinite, floors)
-            return
-        scratch = _empty_spans(min(PIECE, part.stop - part.start), self.window)
-        for first in range(part.start, part.stop, PIECE):
-            size = min(PIECE, part.stop - first)
-            # What lies outside the piece belongs to none of its windows; without it their envelopes are narrower.
-            piece = _Spans(scratch.spans[: -(-size // SPAN)], *(array[:size] for array in scratch[1:]))
-            samples = self.series[first : first + size + self.window - 1]
-            moving.fill_spans(samples, self.window, self._segment, band.reach, 0, len(piece.spans), *piece)
-            bounds = floors[first - part.start : first - part.start + size]
-            cascade.window_bounds(query, self._segment, band.reach, *piece, 0, size, infinite, bounds)
+    def _propose(
+        self, pattern: NDArray[np.float64], part: slice, band: _Band, k: int, gap: int, ceiling: Any, *out: Any
+    ) -> int:
+        """Fill ``out``, see ``cascade.nearest_windows``, from what was prepared; returns how many are proposed."""
+        query, single, count = pattern.astype(self.dtype), pattern.astype(np.float32), part.stop - part.start
+        floors = np.zeros(count, np.float32)
+        if len(band.coarse.spans):
+            coarse, infinite = band.coarse.of(part), np.float32(np.inf)
+            cascade.window_bounds(single, self._segment, band.reach, *coarse, 0, count, infinite, floors)
+        return int(
+            cascade.nearest_windows(
+                query,
+                single,
+                band.reach,
+                (self.series[part.start :], self._means[part], self._inverses[part]),
+                1,
+                tuple(band.fine.of(part)),
+                floors,
+                band.bounds,
+                k,
+                gap,
+                ceiling,
+                *out,
+            )
+        )
 
     def _search_scalar(
         self, pattern: NDArray[np.float64], count: int, k: int, gap: int, cutoff: float, band: _Band

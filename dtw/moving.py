@@ -9,6 +9,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from dtw.bounds import CONDITION_MAX, EDGE, LANE_GROUP, SPAN
+from dtw.choice import count_within
 from dtw.moments import moments
 
 _entry = njit(nogil=True, cache=True, fastmath=False, error_model="numpy")
@@ -99,12 +100,11 @@ def _segment_means(values: Array, segment: int, out: Array) -> None:
 
 
 @_part
-def _running(values: Array, lows: Array, highs: Array, sums: Array, squares: Array, runs: Array) -> float:
-    """Sums and sums of squares up to each value, and how many equal values end there; returns the largest magnitude."""
-    total, total_squares, largest, run, previous = 0.0, 0.0, 0.0, 0, values[0]
+def _running(values: Array, sums: Array, squares: Array, runs: Array) -> None:
+    """Sums and sums of squares up to each value, and how many equal values end there."""
+    total, total_squares, run, previous = 0.0, 0.0, 0, values[0]
     for index in range(values.shape[0]):
         value = values[index]
-        largest = max(largest, max(highs[index], -lows[index]))
         total += value
         total_squares += value * value
         run = run + 1 if value == previous else 1
@@ -112,7 +112,19 @@ def _running(values: Array, lows: Array, highs: Array, sums: Array, squares: Arr
         sums[index] = total
         squares[index] = total_squares
         runs[index] = run
-    return largest
+
+
+@_part
+def _largest(values: Array) -> float:
+    """The largest magnitude. Eight maxima side by side, because one alone would wait for itself."""
+    largest = np.zeros(8)
+    for begin in range(0, values.shape[0] - 7, 8):
+        group = values[begin : begin + 8]
+        for lane in range(8):
+            largest[lane] = max(largest[lane], abs(group[lane]))
+    for index in range(values.shape[0] // 8 * 8, values.shape[0]):
+        largest[0] = max(largest[0], abs(values[index]))
+    return float(largest.max())
 
 
 @_part
@@ -140,65 +152,94 @@ def fill_moments(series: Array, window: int, means: Array, inverses: Array) -> N
         inverses[index] = 1.0 / deviation if deviation > 0.0 else 0.0
 
 
+@_part
+def _around(series: Array, begin: int, known: int, reach: int, padded: Array) -> Array:
+    """The ``known`` samples from ``begin`` on and ``reach`` more on both sides, relative to the first of them, into
+    ``padded``; where the series ends, its last sample stands for those behind it."""
+    base = series[begin]
+    around = padded[: known + 2 * reach]
+    inside = min(series.shape[0], begin + known + reach) - max(0, begin - reach)
+    before = max(0, reach - begin)
+    samples, target = series[max(0, begin - reach) :], around[before : before + inside]
+    for index in range(inside):
+        target[index] = samples[index] - base
+    around[:before] = target[0]
+    around[before + inside :] = target[inside - 1]
+    return around
+
+
 @_entry
-def fill_spans(
+def fill_samples(
     series: Array,
     window: int,
-    segment: int,
     reach: int,
     first: int,
     last: int,
+    bounds: Array,
+    limit: Any,
     spans: Array,
     shifts: Array,
     scales: Array,
     usable: Array,
 ) -> None:
-    """What ``cascade.window_bounds`` takes of the windows in the spans ``first <= s < last``.
+    """What ``cascade.window_bounds`` and ``edge_bounds`` take of the windows in the spans ``first <= s < last``, but
+    for the segments. Spans of which all ``bounds`` ``(count,)`` are above ``limit`` are left out.
 
     Every SPAN windows share four rows of ``spans``, shaped as ``span_shape`` says, in float32 relative to the span's
-    first sample: the samples, their means over ``segment``, and those of the smallest and of the largest sample within
-    ``reach``. ``shifts`` and ``scales`` ``(count,)`` are a window's mean and one over its deviation, 0 if its samples
-    are all the same; ``usable`` is 0 where a window's neighbourhood reaches farther than CONDITION_MAX of its
-    deviations.
+    first sample; the first row are the samples. ``shifts`` and ``scales`` ``(count,)`` are a window's mean and one
+    over its deviation, 0 if its samples are all the same; ``usable`` is 0 where a window's neighbourhood reaches
+    farther than CONDITION_MAX of its deviations.
 
     The moments come from running sums over a span, n samples with n - SPAN in a window. Where they are used, no square
     is above CONDITION_MAX ** 2 variances, so the variance is off by less than ``n * CONDITION_MAX ** 2`` float64 units
     times ``n / (n - SPAN)``: float32's own rounding, of which ``precision.bound_slack`` allows 2 n, is larger.
     """
     count = shifts.shape[0]
-    longest = SPAN + window - 1 + 2 * reach
-    padded, other = np.empty(longest), np.empty((2, longest))
-    low, high = np.empty(longest), np.empty(longest)
-    means = np.empty(spans.shape[2])
+    padded = np.empty(SPAN + window - 1 + 2 * reach)
     sums, squares = np.zeros(SPAN + window), np.zeros(SPAN + window)
     runs = np.ones(SPAN + window, np.int64)
     for span in range(first, last):
         begin = span * SPAN
         size = min(SPAN, count - begin)
+        if count_within(bounds[begin : begin + size], limit) == 0:
+            continue
         known = size + window - 1
-        base = series[begin]
-        around = padded[: known + 2 * reach]
-        inside = min(series.shape[0], begin + known + reach) - max(0, begin - reach)
-        before = max(0, reach - begin)
-        samples, target = series[max(0, begin - reach) :], around[before : before + inside]
-        for index in range(inside):
-            target[index] = samples[index] - base
-        around[:before] = target[0]
-        around[before + inside :] = target[inside - 1]
+        around = _around(series, begin, known, reach, padded)
         values = around[reach : reach + known]
-        rows = spans[span]
-        rows[0, :known] = values
-        rows[0, known:] = 0
-        _segment_means(values, segment, means)
-        rows[1] = means
+        row = spans[span, 0]
+        row[:known] = values
+        row[known:] = 0
+        _running(values, sums[1:], squares[1:], runs)
+        part = slice(begin, begin + size)
+        _scales(sums, squares, runs, window, _largest(around), shifts[part], scales[part], usable[part])
+
+
+@_entry
+def fill_segments(
+    series: Array, window: int, segment: int, reach: int, first: int, last: int, bounds: Array, limit: Any, spans: Array
+) -> None:
+    """The other rows of the same spans: means over ``segment`` of the samples, of the smallest and of the largest
+    sample within ``reach``."""
+    count = bounds.shape[0]
+    longest = SPAN + window - 1 + 2 * reach
+    padded, other = np.empty(longest), np.empty((2, longest), np.float32)
+    low, high = np.empty(longest, np.float32), np.empty(longest, np.float32)
+    means = np.empty(spans.shape[2])
+    for span in range(first, last):
+        begin = span * SPAN
+        size = min(SPAN, count - begin)
+        if count_within(bounds[begin : begin + size], limit) == 0:
+            continue
+        known = size + window - 1
+        around = _around(series, begin, known, reach, padded)
         lows, highs = _extremes(around, reach, other, low[: around.shape[0]], high[: around.shape[0]])
-        largest = _running(values, lows, highs, sums[1:], squares[1:], runs)
+        rows = spans[span]
+        _segment_means(around[reach : reach + known], segment, means)
+        rows[1] = means
         _segment_means(lows[:known], segment, means)
         rows[2] = means
         _segment_means(highs[:known], segment, means)
         rows[3] = means
-        part = slice(begin, begin + size)
-        _scales(sums, squares, runs, window, largest, shifts[part], scales[part], usable[part])
 
 
 @_entry

@@ -25,8 +25,8 @@ from dtw.query import Neighbours, Pruning, checked_cutoff, checked_k, shared_by
 QUERY_MAX: Final = 1e15
 """A query that reaches this many times as far as the rows do is compared with all of them in float64."""
 
-_NONE = np.zeros(0, np.float32)
-_NO_SPANS = np.zeros((0, 4, 0), np.float32)
+_NO_MOMENTS = np.zeros(0)
+_NO_SPANS = np.zeros((0, 4, 0), np.float32), *(np.zeros(0, np.float32) for _ in range(3))
 
 
 class _Part(NamedTuple):
@@ -121,16 +121,11 @@ class RowLibrary:
             exact.astype(dtype),
             single,
             0,
-            rows.reshape(-1),
+            (rows.reshape(-1), _NO_MOMENTS, _NO_MOMENTS),
             self.length,
-            np.zeros(0),
-            np.zeros(0),
             _NO_SPANS,
-            _NONE,
-            _NONE,
-            _NONE,
             floors[: rows.shape[0]],
-            *bounds,
+            bounds,
             min(k, rows.shape[0]),
             1,
             rounded_up(slack.ceiling(cutoff * self._unit * self._unit), dtype),

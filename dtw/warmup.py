@@ -9,7 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from dtw import api, cascade, columns, crossover, kernels, moving, multivariate, path, reference, stream, wavefront
+from dtw import (
+    api,
+    cascade,
+    columns,
+    crossover,
+    kernels,
+    moving,
+    multivariate,
+    once,
+    path,
+    reference,
+    stream,
+    wavefront,
+)
 from dtw.bands import band_bounds
 from dtw.library import WindowLibrary
 from dtw.query import checked_dtype
@@ -37,13 +50,16 @@ ENTRIES = (
     kernels.distance_rows,
     moving.moving_extremes,
     moving.fill_moments,
-    moving.fill_spans,
+    moving.fill_samples,
+    moving.fill_segments,
     moving.summarise_rows,
     moving.summarise_envelopes,
     cascade.window_bounds,
+    cascade.edge_bounds,
     cascade.row_bounds,
     cascade.nearest_windows,
     columns.search_columns,
+    once.search_once,
     wavefront.distance_wavefront,
     multivariate.distance_channels,
     multivariate.distances_channels,

@@ -21,6 +21,7 @@ from dtw import (
     lanes,
     moving,
     multivariate,
+    once,
     path,
     reference,
     stream,
@@ -31,7 +32,21 @@ from dtw.errors import InvalidArgument, InvalidSeries
 from dtw.warmup import ENTRIES
 from tests.oracles import dtw_naive
 
-ROOM = (bounds, cascade, choice, columns, kernels, lanes, moving, multivariate, path, reference, stream, wavefront)
+ROOM = (
+    bounds,
+    cascade,
+    choice,
+    columns,
+    kernels,
+    lanes,
+    moving,
+    multivariate,
+    once,
+    path,
+    reference,
+    stream,
+    wavefront,
+)
 lengths = st.integers(1, 21)
 bands = st.none() | st.integers(0, 22)
 seeds = st.integers(0, 2**32 - 1)

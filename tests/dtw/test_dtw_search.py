@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from dtw import api, crossover
 from dtw.errors import InvalidArgument, InvalidSeries
-from dtw.library import PIECE, WindowLibrary
+from dtw.library import WindowLibrary
+from dtw.once import PIECE
 from dtw.parallel import in_threads, slices
 from dtw.rows import RowLibrary
 from dtw.stream import StreamSearch
