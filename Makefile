@@ -6,6 +6,7 @@ STAMP  := $(VENV)/.installed
 BENCH  := .venv-bench
 PEERS  := $(BENCH)/.installed
 CYCLES ?= 200
+RATE   ?= 10
 MODE   ?= optimized
 
 .DEFAULT_GOAL := help
@@ -38,8 +39,8 @@ $(PEERS): requirements/bench.lock
 	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-build-isolation --no-deps --no-cache-dir -r $<
 	@touch $@
 
-run: setup       ## set up, start the swarm, trade 200 cycles of real data, report
-	@$(BIN)/swarm up --cycles $(CYCLES) --mode $(MODE)
+run: setup       ## set up, start the swarm, trade 200 cycles of real data at 10 bars a second (RATE=0: no pause), report
+	@$(BIN)/swarm up --cycles $(CYCLES) --mode $(MODE) --rate $(RATE)
 
 up: run          ## the same as run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from agents.switches import MODES, Switches, switches_for
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_CONFIG = Path("cluster/cluster.toml")
+RATE_PER_S_MAX = 10_000
 
 
 def config_option(command: F) -> F:
@@ -81,8 +83,17 @@ def data_option(command: F) -> F:
 def rate_option(hidden: bool = False) -> Callable[[F], F]:
     """``--rate``: the market's own clock."""
     text = "Bars a second that the market sends, in time or not. Default: the next when the trader is ready for it."
-    kind = click.FloatRange(min=0, max=10_000)
-    return click.option("--rate", "rate_per_s", type=kind, default=0.0, hidden=hidden, help=text)
+    kind = click.FloatRange(min=0, max=RATE_PER_S_MAX)
+    return click.option(
+        "--rate", "rate_per_s", type=kind, default=0.0, hidden=hidden, help=text, callback=_checked_rate
+    )
+
+
+def _checked_rate(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    """A range lets through what is not a number."""
+    if math.isnan(value):
+        raise click.BadParameter(f"{value} is no rate; give bars a second from 0 to {RATE_PER_S_MAX:,}")
+    return value
 
 
 def run_options(

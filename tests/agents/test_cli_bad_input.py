@@ -70,6 +70,8 @@ CASES = {
         "up --config {good} --data moon", 2, ("'moon' is unknown", "us-large-caps"), process=True
     ),
     "negative cycles": Case("up --config {good} --cycles -1", 2, ("--cycles", "-1"), usage=True),
+    "negative rate": Case("up --config {good} --rate -1", 2, ("--rate", "-1"), usage=True),
+    "rate that is no number": Case("up --config {good} --rate nan", 2, ("--rate", "nan is no rate"), usage=True),
     "too many cycles": Case(
         "up --config {good} --cycles 999999", 2, ("--cycles 999999", "ask for fewer"), process=True
     ),
@@ -90,6 +92,7 @@ CASES = {
     "init of a bad name": Case("init --dir {here}/new --name Bad_Name", 2, ("--name 'Bad_Name'", "choose")),
     "init for no time": Case("init --dir {here}/new --hours -1", 2, ("--hours -1", "more than 0")),
     "renew nothing": Case("init --dir {here}/new --renew", 2, ("new/cluster.toml does not exist", "swarm init")),
+    "plots into a file": Case("bench dtw --quick --plots {good}", 2, ("--plots", "is a file"), usage=True),
     "health of nobody": Case("health --id risk-1 --config {good} --timeout 0.5", 1, ("risk-1",), process=True),
     "health of a stranger": Case("health --id risk-9 --config {good}", 2, ("'risk-9' is not in",)),
 }

@@ -70,6 +70,15 @@ def test_nothing_is_left_behind(swarm: SwarmDirectory, report: dict[str, Any]) -
     assert not (swarm.path / "cluster" / "current-run.json").exists()
 
 
+def test_a_market_with_a_clock_of_its_own_sets_the_pace(swarm: SwarmDirectory) -> None:
+    report = finish(swarm.up("--cycles", "9", "--rate", "4"))
+    assert_nothing_lost(report)
+    assert report["run"]["rate_per_s"] == 4
+    assert report["cycle"]["per_s"] < 4.6
+    assert 0 <= report["run"]["late_cycles"] < 9
+    assert report["run"]["windows_searched"] > report["run"]["windows_compared"] > 0
+
+
 def test_baseline_throws_every_switch(swarm: SwarmDirectory) -> None:
     report = finish(swarm.up("--cycles", "4", "--mode", "baseline"))
     assert_nothing_lost(report)

@@ -53,6 +53,8 @@ def _peers(rows: list[Row], axes: Any) -> bool:
             length = int(match.group(1))
             lines.setdefault("ours", []).append((length, row["ours"]))
             lines.setdefault(row["peer"], []).append((length, row["peer_value"]))
+    if not lines:
+        return False
     for colour, (name, points) in zip(COLOURS, lines.items(), strict=False):
         lengths, times = zip(*sorted(dict(points).items()), strict=True)
         axes.plot(lengths, times, marker="o", color=colour, label=name, linewidth=2.5 if name == "ours" else 1.2)
@@ -60,7 +62,7 @@ def _peers(rows: list[Row], axes: Any) -> bool:
     axes.set_title("One query against many rows, float32, no band, all cores")
     axes.set_xticks([64, 128, 256, 1024], ["64", "128", "256", "1,024"])
     axes.legend(frameon=False)
-    return bool(lines)
+    return True
 
 
 def _ladder(rows: list[Row], axes: Any) -> bool:
@@ -87,6 +89,8 @@ def _fastdtw(rows: list[Row], axes: Any) -> bool:
         if match:
             key = (match.group(2), re.sub(r" of \d+", "", match.group(1)))
             (errors if match.group(3) else times)[key] = row["ours"]
+    if not errors:
+        return False
     for colour, length in zip(COLOURS, dict.fromkeys(length for length, _ in errors), strict=False):
         points = [(times[key], errors[key], key[1]) for key in errors if key[0] == length and key in times]
         axes.plot([t for t, _, _ in points], [e for _, e, _ in points], "o", color=colour, label=f"length {length}")
@@ -95,4 +99,4 @@ def _fastdtw(rows: list[Row], axes: Any) -> bool:
     axes.set(xscale="log", xlabel="milliseconds", ylabel="excess distance, %")
     axes.set_title("FastDTW and exact DTW within a band: error against time")
     axes.legend(frameon=False)
-    return bool(errors)
+    return True
