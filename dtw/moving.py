@@ -19,40 +19,6 @@ _part = njit(forceinline=True, nogil=True, fastmath=False, error_model="numpy")
 Array = NDArray[Any]
 
 
-@_entry
-def moving_extremes(series: Array, reach: int, lowest: Array, highest: Array) -> None:
-    """The smallest and the largest of ``series[i - reach : i + reach + 1]``, cut off at the ends, for each i.
-
-    Spans of doubling length (van Herk's idea without its blocks): log2(reach) passes, each over the whole series.
-    """
-    count = series.shape[0]
-    reach = min(reach, count - 1)
-    low, high = np.empty(count + 2 * reach), np.empty(count + 2 * reach)
-    low[:] = np.inf
-    high[:] = -np.inf
-    low[reach : reach + count] = series
-    high[reach : reach + count] = series
-    width, span = 2 * reach + 1, 1
-    next_low, next_high = np.empty_like(low), np.empty_like(high)
-    while 2 * span <= width:
-        valid = count + 2 * reach - 2 * span + 1
-        for index in range(valid):
-            next_low[index] = min(low[index], low[index + span])
-            next_high[index] = max(high[index], high[index + span])
-        low, next_low = next_low, low
-        high, next_high = next_high, high
-        span *= 2
-    for index in range(count):
-        lowest[index] = min(low[index], low[index + width - span])
-        highest[index] = max(high[index], high[index + width - span])
-
-
-def span_shape(count: int, window: int) -> tuple[int, int, int]:
-    """The shape of the spans of ``count`` windows; rows are padded to whole groups of lanes."""
-    width = -(-(SPAN + window) // LANE_GROUP) * LANE_GROUP
-    return -(-count // SPAN), 4, width
-
-
 @_part
 def _pairs(
     low: Array, later_low: Array, high: Array, later_high: Array, size: int, lower: Array, higher: Array
@@ -82,6 +48,36 @@ def _extremes(values: Array, reach: int, other: Array, low: Array, high: Array) 
     rest = width - span
     _pairs(low, low[rest:], high, high[rest:], values.shape[0] - 2 * reach, lower, higher)
     return lower, higher
+
+
+@_part
+def _clamped(series: Array, reach: int, padded: Array) -> None:
+    """``series`` with its first and its last sample repeated ``reach`` times around it: extremes stay what they are."""
+    count = series.shape[0]
+    padded[:reach] = series[0]
+    padded[reach : reach + count] = series
+    padded[reach + count :] = series[count - 1]
+
+
+@_entry
+def moving_extremes(series: Array, reach: int, lowest: Array, highest: Array) -> None:
+    """The smallest and the largest of ``series[i - reach : i + reach + 1]``, cut off at the ends, for each i.
+
+    Spans of doubling length (van Herk's idea without its blocks): log2(reach) passes, each over the whole series.
+    """
+    count = series.shape[0]
+    reach = min(reach, count - 1)
+    padded, other = np.empty(count + 2 * reach), np.empty((2, count + 2 * reach))
+    _clamped(series, reach, padded)
+    lows, highs = _extremes(padded, reach, other, np.empty_like(padded), np.empty_like(padded))
+    lowest[:] = lows[:count]
+    highest[:] = highs[:count]
+
+
+def span_shape(count: int, window: int) -> tuple[int, int, int]:
+    """The shape of the spans of ``count`` windows; rows are padded to whole groups of lanes."""
+    width = -(-(SPAN + window) // LANE_GROUP) * LANE_GROUP
+    return -(-count // SPAN), 4, width
 
 
 @_part
@@ -245,32 +241,49 @@ def fill_segments(
 @_entry
 def summarise_rows(rows: Array, segment: int, edges: Array, means: Array) -> None:
     """The first and the last EDGE samples of ``rows`` ``(count, length)`` and the means of segments between them,
-    column by column into float32 ``edges`` ``(2 * EDGE, >= count)`` and ``means`` ``(parts, >= count)``."""
-    length = rows.shape[1]
-    for index in range(rows.shape[0]):
-        row = rows[index]
-        for t in range(EDGE):
-            edges[t, index] = row[t]
-            edges[EDGE + t, index] = row[length - EDGE + t]
-        for part in range(means.shape[0]):
-            total = 0.0
-            for t in range(EDGE + part * segment, EDGE + (part + 1) * segment):
-                total += row[t]
-            means[part, index] = total / segment
+    column by column into float32 ``edges`` ``(2 * EDGE, >= count)`` and ``means`` ``(parts, >= count)``.
+
+    By way of small tiles: a row's figures lie far apart, each in a page of its own.
+    """
+    count, length = rows.shape
+    ends, inner = np.empty((2 * EDGE, LANE_GROUP), np.float32), np.empty((means.shape[0], LANE_GROUP), np.float32)
+    for begin in range(0, count, LANE_GROUP):
+        size = min(LANE_GROUP, count - begin)
+        for lane in range(size):
+            row = rows[begin + lane]
+            for t in range(EDGE):
+                ends[t, lane] = row[t]
+                ends[EDGE + t, lane] = row[length - EDGE + t]
+            _segments(row, segment, inner[:, lane])
+        edges[:, begin : begin + size] = ends[:, :size]
+        means[:, begin : begin + size] = inner[:, :size]
+
+
+@_part
+def _segments(row: Array, segment: int, out: Array) -> None:
+    """Means of the segments behind the first EDGE samples."""
+    for part in range(out.shape[0]):
+        samples = row[EDGE + part * segment : EDGE + (part + 1) * segment]
+        total = 0.0
+        for t in range(segment):
+            total += samples[t]
+        out[part] = total / segment
 
 
 @_entry
 def summarise_envelopes(rows: Array, reach: int, segment: int, lows: Array, highs: Array) -> None:
     """The same of the smallest and the largest sample within ``reach`` of each sample of a row."""
-    lowest, highest = np.empty(rows.shape[1]), np.empty(rows.shape[1])
-    row = np.empty(rows.shape[1])
-    for index in range(rows.shape[0]):
-        row[:] = rows[index]
-        moving_extremes(row, reach, lowest, highest)
-        for part in range(lows.shape[0]):
-            low, high = 0.0, 0.0
-            for t in range(EDGE + part * segment, EDGE + (part + 1) * segment):
-                low += lowest[t]
-                high += highest[t]
-            lows[part, index] = low / segment
-            highs[part, index] = high / segment
+    count, length = rows.shape
+    reach = min(reach, length - 1)
+    padded, other = np.empty(length + 2 * reach), np.empty((2, length + 2 * reach))
+    low, high = np.empty_like(padded), np.empty_like(padded)
+    below, above = np.empty((lows.shape[0], LANE_GROUP), np.float32), np.empty((lows.shape[0], LANE_GROUP), np.float32)
+    for begin in range(0, count, LANE_GROUP):
+        size = min(LANE_GROUP, count - begin)
+        for lane in range(size):
+            _clamped(rows[begin + lane], reach, padded)
+            lowest, highest = _extremes(padded, reach, other, low, high)
+            _segments(lowest, segment, below[:, lane])
+            _segments(highest, segment, above[:, lane])
+        lows[:, begin : begin + size] = below[:, :size]
+        highs[:, begin : begin + size] = above[:, :size]

@@ -25,15 +25,19 @@ def _pair(a: Array, b: Array, lower: Array, upper: Array, cutoff: float, above: 
     current[:] = np.inf
     above[0] = 0.0
     for i in range(a.shape[0]):
-        current[lower[i]] = np.inf
-        smallest = np.inf
-        for j in range(lower[i], upper[i]):
+        first, last = lower[i], upper[i]
+        current[first] = np.inf
+        diagonal, left, smallest = above[first], np.inf, np.inf  # in registers, as in ``reference.py``
+        columns, tops, cells = b[first:last], above[first + 1 : last + 1], current[first + 1 : last + 1]
+        for index in range(columns.shape[0]):
             cost = 0.0
             for channel in range(a.shape[1]):
-                difference = a[i, channel] - b[j, channel]
+                difference = a[i, channel] - columns[index, channel]
                 cost += difference * difference
-            current[j + 1] = min(min(above[j], above[j + 1]), current[j]) + cost
-            smallest = min(smallest, current[j + 1])
+            left = min(min(diagonal, tops[index]), left) + cost
+            diagonal = tops[index]
+            cells[index] = left
+            smallest = min(smallest, left)
         if smallest > cutoff:
             return np.inf
         above, current = current, above

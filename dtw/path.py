@@ -55,17 +55,22 @@ def fill_predecessors(a: Array, b: Array, lower: Array, upper: Array, starts: Ar
     current = np.full(b.shape[0] + 1, np.inf)
     above[0] = 0.0
     for i in range(a.shape[0]):
-        current[lower[i]] = np.inf
-        at = starts[i] - lower[i]
-        for j in range(lower[i], upper[i]):
-            diagonal, top, left = above[j], above[j + 1], current[j]
+        first, last = lower[i], upper[i]
+        current[first] = np.inf
+        diagonal, left = above[first], np.inf  # in registers, as in ``reference.py``
+        columns, tops, cells = b[first:last], above[first + 1 : last + 1], current[first + 1 : last + 1]
+        ways = predecessors[starts[i] : starts[i] + last - first]
+        for index in range(columns.shape[0]):
+            top = tops[index]
             best, way = diagonal, DIAGONAL
             if top < best:
                 best, way = top, UP
             if left < best:
                 best, way = left, LEFT
-            current[j + 1] = best + _cost(a, b, i, j)
-            predecessors[at + j] = way
+            left = best + _cost(a, columns, i, index)
+            cells[index] = left
+            ways[index] = way
+            diagonal = top
         above, current = current, above
     return float(above[b.shape[0]])
 
@@ -96,10 +101,14 @@ def last_row(a: Array, b: Array, lower: Array, upper: Array, out: Array) -> None
     current = np.full(b.shape[0] + 1, np.inf)
     above[0] = 0.0
     for i in range(a.shape[0]):
-        current[lower[i]] = np.inf
-        for j in range(lower[i], upper[i]):
-            nearest = min(min(above[j], above[j + 1]), current[j])
-            current[j + 1] = nearest + _cost(a, b, i, j)
+        first, last = lower[i], upper[i]
+        current[first] = np.inf
+        diagonal, left = above[first], np.inf
+        columns, tops, cells = b[first:last], above[first + 1 : last + 1], current[first + 1 : last + 1]
+        for index in range(columns.shape[0]):
+            left = min(min(diagonal, tops[index]), left) + _cost(a, columns, i, index)
+            diagonal = tops[index]
+            cells[index] = left
         above, current = current, above
     out[:] = np.inf
     for j in range(lower[a.shape[0] - 1], upper[a.shape[0] - 1]):

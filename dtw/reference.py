@@ -36,12 +36,17 @@ def _pair(query: Array, candidate: Array, lower: Array, upper: Array, above: Arr
     current[:] = infinity
     above[0] = 0
     for i in range(query.shape[0]):
-        value = query[i]
-        current[lower[i]] = infinity
-        for j in range(lower[i], upper[i]):
-            difference = value - candidate[j]
-            diagonal, top, left = above[j], above[j + 1], current[j]
-            current[j + 1] = min(min(diagonal, top), left) + difference * difference
+        value, first, last = query[i], lower[i], upper[i]
+        current[first] = infinity
+        # The cell to the left and the one above it stay in registers: read back, each would wait for its own store.
+        diagonal, left = above[first], infinity
+        samples, tops, cells = candidate[first:last], above[first + 1 : last + 1], current[first + 1 : last + 1]
+        for index in range(samples.shape[0]):
+            difference = value - samples[index]
+            top = tops[index]
+            left = min(min(diagonal, top), left) + difference * difference
+            cells[index] = left
+            diagonal = top
         above, current = current, above
     return above[candidate.shape[0]]
 

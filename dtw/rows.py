@@ -29,6 +29,10 @@ _NO_MOMENTS = np.zeros(0)
 _NO_SPANS = np.zeros((0, 4, 0), np.float32), *(np.zeros(0, np.float32) for _ in range(3))
 
 
+EXPONENT_PLAIN: Final = 4
+"""Rows whose largest sample lies within 2 to the power of plus or minus this are searched as they are."""
+
+
 class _Part(NamedTuple):
     """A summary of contiguous rows: the arguments ``edges`` to ``highs`` of ``cascade.row_bounds``."""
 
@@ -42,17 +46,22 @@ class RowLibrary:
     """``rows`` ``(count, length)``, float32 or float64, prepared for ``nearest``.
 
     The search runs in the type of the rows, the answers are float64. Memory is a copy of the rows and a summary of
-    about 200 bytes per row for each band. Threads may search it at the same time; the kernels release the GIL.
+    about 200 bytes per row for each band. Threads may search it at the same time; the kernels release the GIL. ``keep``
+    False is for a single search: it rests on the caller's own rows.
 
     Raises ``InvalidSeries`` with the index of a bad row.
     """
 
-    def __init__(self, rows: ArrayLike) -> None:
+    def __init__(self, rows: ArrayLike, keep: bool = True) -> None:
         checked = checked_array(rows, 2)
         # Times a power of two, which changes no digit: squares neither overflow nor vanish, not even in float32.
-        exponent = math.frexp(float(np.abs(checked).max()))[1]
-        self._unit = 2.0 ** -max(exponent, -1000)
-        self._rows = (checked.astype(np.float64) * self._unit).astype(checked.dtype)
+        exponent = math.frexp(max(-float(checked.min()), float(checked.max())))[1]
+        if abs(exponent) <= EXPONENT_PLAIN:
+            self._unit, self._rows = 1.0, checked.copy() if keep else checked
+        else:
+            self._unit = 2.0 ** -max(exponent, -1000)
+            self._rows = (checked.astype(np.float64) * self._unit).astype(checked.dtype)
+        self._largest = math.ldexp(1.0, exponent) * self._unit
         self.count, self.length = self._rows.shape
         self._norm = float(np.sqrt(np.einsum("ij,ij->i", self._rows, self._rows, dtype=np.float64).max()))
         self._segment = max(1, (self.length - 2 * EDGE) // SEGMENTS)
@@ -113,7 +122,7 @@ class RowLibrary:
             cascade.row_bounds(single, self._segment, reach, *self._summary(part, reach), floors)
         epsilon = float(np.finfo(np.float32).eps)
         # Rounding moves a term of a bound by at most four units of the larger sample, and there are ``length`` terms.
-        absolute = 4.0 * epsilon * math.sqrt(self.length) * (1.0 + float(np.abs(exact).max()))
+        absolute = 4.0 * epsilon * math.sqrt(self.length) * (self._largest + float(np.abs(exact).max()))
         relative = 1.0 + (2 * self.length + 8) * epsilon
         starts, values = np.empty(rows.shape[0] + 1, np.int64), np.empty(rows.shape[0] + 1, dtype)
         counts = np.zeros(3, np.int64)
@@ -164,4 +173,4 @@ class RowLibrary:
 
 def library_of(library: ArrayLike | RowLibrary) -> RowLibrary:
     """A prepared library as it is, rows prepared now."""
-    return library if isinstance(library, RowLibrary) else RowLibrary(library)
+    return library if isinstance(library, RowLibrary) else RowLibrary(library, keep=False)

@@ -40,13 +40,16 @@ def _recurrence(
     current[:] = np.inf
     above[0] = 0.0
     for i in range(query.shape[0]):
-        current[lower[i]] = np.inf
-        smallest = np.inf
-        for j in range(lower[i], upper[i]):
-            difference = query[i] - candidate[j]
-            cell = min(min(above[j], above[j + 1]), current[j]) + difference * difference
-            current[j + 1] = cell
-            smallest = min(smallest, cell)
+        first, last = lower[i], upper[i]
+        current[first] = np.inf
+        diagonal, left, smallest = above[first], np.inf, np.inf  # in registers, as in ``reference.py``
+        samples, tops, cells = candidate[first:last], above[first + 1 : last + 1], current[first + 1 : last + 1]
+        for index in range(samples.shape[0]):
+            difference = query[i] - samples[index]
+            left = min(min(diagonal, tops[index]), left) + difference * difference
+            diagonal = tops[index]
+            cells[index] = left
+            smallest = min(smallest, left)
         if (smallest + rest[i + 1]) * (1.0 - BOUND_SLACK) > cutoff:
             return np.inf
         above, current = current, above

@@ -37,7 +37,7 @@ def test_each_repeat_is_timed_and_a_new_array_takes_the_old_ones_place(peers: Pe
 def test_memory_counts_what_the_call_itself_takes(peers: Peers) -> None:
     """tslearn fills a matrix of all cells."""
     peers.put("a", np.zeros(2048))
-    run = peers.run("tslearn", "pair", a="a", b="a", band=None)
+    run = peers.run("tslearn", "pair", memory=True, a="a", b="a", band=None)
     assert run.memory_bytes_peak is None or run.memory_bytes_peak > 2048 * 2048 * 4
 
 

@@ -76,8 +76,8 @@ def test_another_answer_than_ours_ends_the_benchmark() -> None:
 
 def test_agreement_is_of_shapes_values_and_indices() -> None:
     found = np.array([[3.0, 7.0], [1.0, 2.0]])
-    assert agree(found, found + [[0.0, 0.0], [1e-12, 0.0]], 1e-9)
-    assert not agree(found, found + [[0.0, 0.0], [1e-3, 0.0]], 1e-9)
+    assert agree(found, np.add(found, [[0.0, 0.0], [1e-12, 0.0]]), 1e-9)
+    assert not agree(found, np.add(found, [[0.0, 0.0], [1e-3, 0.0]]), 1e-9)
     assert not agree(found[:, ::-1], found, 1e3)
     assert not agree(found, found[:, :1], 1e3)
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dtw import api, reference
 from dtw.bands import band_bounds
 from profiling.bench.kernels.cases import walks
-from profiling.bench.result import Result, paired_ratio, variation
+from profiling.bench.result import Result, paired_ratio
 from protocol.errors import RunFailure
 
 LENGTH: Final = 128
@@ -128,7 +128,6 @@ def measure(result: Result, blocks: int, threads: int, progress: Callable[[str],
             seconds[rung.name].append(_seconds_per_pair(rung, query, rows))
     for lower, rung in pairwise(rungs):
         _row(result, f"ladder: {rung.name}", rung, lower, seconds)
-    result.variations.append(variation(seconds[rungs[-2].name]))
     _row(result, "ladder: all of it", rungs[-1], rungs[0], seconds)
 
 

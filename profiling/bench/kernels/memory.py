@@ -21,7 +21,7 @@ def measure(
         progress(f"memory: {case.name}")
         ours = added_by(case.call)
         for each in case.against:
-            theirs = peers.run(each.peer, each.operation, 1, **each.parameters).memory_bytes_peak
+            theirs = peers.run(each.peer, each.operation, memory=True, **each.parameters).memory_bytes_peak
             if ours is None or theirs is None or each.items != case.items:
                 continue
             name = f"{each.peer} {versions[each.peer]}"

@@ -57,7 +57,7 @@ Array = NDArray[Any]
 class Run:
     """``seconds`` of each repeat; ``result``: float64 in our convention; ``setting``: the peer's fastest, see
     ``libraries.py``; ``memory_bytes_peak``: how far the repeats took the process above what it held after the warm-up,
-    None where that is not known."""
+    None where that is not known or was not asked for."""
 
     seconds: list[float]
     result: NDArray[np.float64]
@@ -101,8 +101,11 @@ class Peers:
         for process in self._processes.values():
             process.known.discard(name)
 
-    def run(self, peer: str, operation: str, repeats: int = 1, **parameters: Any) -> Run:
-        """``repeats`` timed calls of an operation; the first time with such inputs also an untimed one before."""
+    def run(self, peer: str, operation: str, repeats: int = 1, memory: bool = False, **parameters: Any) -> Run:
+        """``repeats`` timed calls of an operation; the first time with such inputs also an untimed one before.
+
+        With ``memory`` it is the memory that counts: this peer's times are not worth anything from then on.
+        """
         process = self._process(JAVASCRIPT if peer == JAVASCRIPT else PYTHON)
         names = {name: str(value) for name, value in parameters.items() if name in ARRAYS}
         if unknown := set(names.values()) - self._arrays.keys():
@@ -114,7 +117,7 @@ class Peers:
             values["band"] = self._band(peer, operation, names, values.get("band"))
         for name in names.values():
             process.send(name, self._arrays[name])
-        request = {"do": "run", "peer": peer, "operation": operation, "repeats": repeats}
+        request = {"do": "run", "peer": peer, "operation": operation, "repeats": repeats, "memory": memory}
         answer = process.ask({**request, "arrays": names, "values": values})
         file = self._scratch / answer["file"]
         result = np.fromfile(file, "<f8").reshape(answer["shape"])

@@ -1,7 +1,8 @@
 """Runs the Python peers for ``client.py``: JSON lines on standard input and output, arrays in files.
 
     {"do": "put", "name": "rows", "file": "rows.npy"}
-    {"do": "run", "peer": "aeon", "operation": "batch", "repeats": 3, "arrays": {"rows": "rows"}, "values": {"k": 8}}
+    {"do": "run", "peer": "aeon", "operation": "batch", "repeats": 3, "memory": false, "arrays": {"rows": "rows"},
+     "values": {"k": 8}}
     {"do": "versions"}
 
 A run answers with the seconds of each repeat, the setting that was the fastest, the peak of memory that the repeats
@@ -10,6 +11,7 @@ added, and a file of little-endian float64 with its shape. Whatever a library pr
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import json
 import math
@@ -62,6 +64,10 @@ HOPELESS: Final = 1.5
 AGREEMENT: Final = 1e-7
 """Relative; running sums and different orders of adding stay far below."""
 PREPARED_MAX: Final = 8
+M_TRIM_THRESHOLD: Final = -1
+M_MMAP_THRESHOLD: Final = -3
+MAPPED_BYTES_MIN: Final = 1 << 16
+"""See mallopt(3)."""
 CLEAR_REFS: Final = Path("/proc/self/clear_refs")
 RESET_PEAK: Final = "5"
 """See proc(5): sets the peak of resident memory back to what is resident now."""
@@ -91,13 +97,13 @@ class Host:
         task = self._task(request)
         setting = self._setting(request, task)
         way = task.ways[setting]
-        peak = PeakMemory()
+        peak = PeakMemory() if request["memory"] else None
         seconds, found = [], None
         for _ in range(request["repeats"]):
             began = time.perf_counter()
             found = way()
             seconds.append(time.perf_counter() - began)
-        memory = peak.bytes_added()
+        memory = peak.bytes_added() if peak is not None else None
         result = np.ascontiguousarray(task.finish(found), "<f8")
         self._results += 1
         file = self._scratch / f"result-{self._results}.f64"
@@ -112,7 +118,9 @@ class Host:
 
     def _task(self, request: dict[str, Any]) -> Task:
         """The last few are kept: interleaved runs ask for the same ones again, and stacking a library takes long."""
-        key = json.dumps({name: value for name, value in request.items() if name != "repeats"}, sort_keys=True)
+        key = json.dumps(
+            {name: value for name, value in request.items() if name not in ("repeats", "memory")}, sort_keys=True
+        )
         if key not in self._prepared:
             if len(self._prepared) == PREPARED_MAX:
                 self._prepared.clear()
@@ -154,13 +162,21 @@ def fastest(ways: dict[str, Way]) -> str:
 
 
 class PeakMemory:
-    """Peak of resident memory since it was made, above what was resident then; Linux only."""
+    """Peak of resident memory since it was made, above what was resident then; Linux with glibc only.
+
+    From then on the process gives freed memory back at once, or calls would live on what earlier ones left. That slows
+    them down: not for processes that are still to be timed.
+    """
 
     def __init__(self) -> None:
         try:
+            allocator = ctypes.CDLL(None)
+            allocator.mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES_MIN)
+            allocator.mallopt(M_TRIM_THRESHOLD, 0)
+            allocator.malloc_trim(0)
             CLEAR_REFS.write_text(RESET_PEAK)
             self._before: int | None = _status_bytes("VmRSS")
-        except OSError:
+        except (OSError, AttributeError):
             self._before = None
 
     def bytes_added(self) -> int | None:
