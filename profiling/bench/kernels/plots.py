@@ -73,7 +73,7 @@ def _ladder(rows: list[Row], axes: Any) -> bool:
     names = [rungs[0]["peer"], *(row["case"].removeprefix(LADDER) for row in rungs)]
     times = [rungs[0]["peer_value"], *(row["ours"] for row in rungs)]
     bars = axes.barh(names, times, color=COLOURS[1])
-    axes.bar_label(bars, [f"{time:,.3g} µs" for time in times], padding=4)
+    axes.bar_label(bars, [f"{time:,.0f} µs" if time >= 100 else f"{time:.3g} µs" for time in times], padding=4)
     axes.invert_yaxis()
     axes.set(xscale="log", xlabel="microseconds per pair of length 128", xlim=(min(times) / 2, max(times) * 6))
     axes.set_title("The ladder, rung by rung")
@@ -87,7 +87,7 @@ def _fastdtw(rows: list[Row], axes: Any) -> bool:
     for row in rows:
         match = APPROXIMATE.fullmatch(row["case"])
         if match:
-            key = (match.group(2), re.sub(r" of \d+", "", match.group(1)))
+            key = (match.group(2), match.group(1).replace("exact within a ", "").replace("FastDTW ", ""))
             (errors if match.group(3) else times)[key] = row["ours"]
     if not errors:
         return False
@@ -95,8 +95,9 @@ def _fastdtw(rows: list[Row], axes: Any) -> bool:
         points = [(times[key], errors[key], key[1]) for key in errors if key[0] == length and key in times]
         axes.plot([t for t, _, _ in points], [e for _, e, _ in points], "o", color=colour, label=f"length {length}")
         for time, error, name in points:
-            axes.annotate(name, (time, error), (5, 3), textcoords="offset points", fontsize=7)
-    axes.set(xscale="log", xlabel="milliseconds", ylabel="excess distance, %")
+            axes.annotate(name, (time, error), (4, 5), textcoords="offset points", fontsize=7)
+    axes.set_yscale("symlog", linthresh=0.01)
+    axes.set(xscale="log", xlabel="milliseconds", ylabel="excess distance, %", ylim=(-0.003, 1000))
     axes.set_title("FastDTW and exact DTW within a band: error against time")
     axes.legend(frameon=False)
     return True
