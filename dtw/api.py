@@ -183,7 +183,7 @@ def nearest_windows(
     method: Method = "lanes",
 ) -> Neighbours:
     """The k windows of ``series`` ``(n,)`` nearest to ``query``, both raw; see ``WindowLibrary.nearest``."""
-    library = WindowLibrary(series, checked_array(query, 1).shape[0], dtype)
+    library = WindowLibrary(series, checked_array(query, 1).shape[0], dtype, keep=False)
     limit = library.count - 1 if last_start is None else last_start
     return library.nearest(query, k, band, limit, cutoff, method, exclusion)
 

@@ -14,7 +14,7 @@ a multiplication by statistics that also lie side by side ("just-in-time z-norma
 Means of segments stand for their samples (Zhu, Shasha, 2003, section 4.1): the square of an excess is convex, so the
 mean of a segment costs no more than its samples do (Jensen).
 
-Everything here is float32 relative to a sample nearby; ``precision.BoundSlack`` bounds the error.
+Everything here is float32 relative to a sample nearby; ``precision.bound_slack`` bounds the error.
 """
 
 from __future__ import annotations
