@@ -16,8 +16,10 @@ from profiling.bench.result import Ratio, Result, paired_ratio, variation
 from protocol.errors import RunFailure
 
 REPEATS_MAX: Final = 25
-FEW_S: Final = 1.5
-"""A peer that takes longer is called once a block."""
+REPEATS_MIN: Final = 7
+SHORT_S: Final = 0.05
+"""Calls up to this long are made at least REPEATS_MIN times: the first ones after a wait find the cores asleep, which
+longer calls outlast."""
 
 Array = NDArray[Any]
 
@@ -83,7 +85,7 @@ class Case:
 
     def _repeats(self, budget_s: float) -> int:
         self.call()
-        return max(1, min(REPEATS_MAX, int(budget_s / (self._own(1) * self.items))))
+        return repeats_within(budget_s, self._own(1) * self.items)
 
     def _own(self, repeats: int) -> float:
         """Median seconds per item."""
@@ -102,7 +104,7 @@ class Case:
         run = self._run(peers, each, 1)
         if each.expected is not None and not agree(run.result, each.expected, self.tolerance):
             raise RunFailure(f"{self.name}: {each.peer} {each.operation} gives another answer than we do")
-        return 1 if run.seconds[0] > FEW_S else max(1, min(REPEATS_MAX, int(budget_s / run.seconds[0])))
+        return repeats_within(budget_s, run.seconds[0])
 
     def _row(
         self, result: Result, each: Against, versions: Mapping[str, str], ours: list[float], theirs: list[float]
@@ -125,6 +127,12 @@ class Case:
         result.row(
             f"{self.name}: speed", float(np.mean(rates)) / 1e9, "Gcells/s", peer, float(np.mean(peaks)) / 1e9, ratio
         )
+
+
+def repeats_within(budget_s: float, call_s: float) -> int:
+    """How often to make a call that takes ``call_s`` in a block, ours and theirs alike."""
+    least = REPEATS_MIN if call_s <= SHORT_S else 1
+    return max(least, min(REPEATS_MAX, int(budget_s / call_s)))
 
 
 def _is_library(peer: str, each: Against) -> bool:
