@@ -23,7 +23,7 @@ class Plan:
 
 
 FULL: Final = Plan(blocks=10, budget_s=0.2, everything=True)
-QUICK_SHRINK: Final = 4
+QUICK_SHRINK: Final = 2
 """A quick run has this many times fewer rows in a batch."""
 QUICK: Final = Plan(blocks=3, budget_s=0.05, everything=False)
 
