@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numba import njit
+from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from dtw.bounds import CONDITION_MAX, EDGE, LANE_GROUP, SPAN
@@ -74,6 +75,7 @@ def moving_extremes(series: Array, reach: int, lowest: Array, highest: Array) ->
     highest[:] = highs[:count]
 
 
+@register_jitable
 def span_shape(count: int, window: int) -> tuple[int, int, int]:
     """The shape of the spans of ``count`` windows; rows are padded to whole groups of lanes."""
     width = -(-(SPAN + window) // LANE_GROUP) * LANE_GROUP

@@ -13,11 +13,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from dtw.bounds import EDGE, LANE_GROUP, SPAN
+from dtw.bounds import EDGE, SPAN
 from dtw.cascade import compare_within, edge_bounds, scratch_of, window_bounds
 from dtw.choice import count_within, indices_within, smallest_of_groups, widened
 from dtw.lanes import LANES
-from dtw.moving import fill_samples, fill_segments
+from dtw.moving import fill_samples, fill_segments, span_shape
 
 PIECE: Final = 32 * SPAN
 """Windows in a piece."""
@@ -34,9 +34,12 @@ Array = NDArray[Any]
 @_part
 def _empty_piece(count: int, window: int) -> Any:
     """Room for what ``cascade.window_bounds`` takes of ``count`` windows."""
-    width = -(-(SPAN + window) // LANE_GROUP) * LANE_GROUP
-    spans = np.empty((-(-count // SPAN), 4, width), np.float32)
-    return spans, np.empty(count, np.float32), np.empty(count, np.float32), np.empty(count, np.float32)
+    return (
+        np.empty(span_shape(count, window), np.float32),
+        np.empty(count, np.float32),
+        np.empty(count, np.float32),
+        np.empty(count, np.float32),
+    )
 
 
 @_part
