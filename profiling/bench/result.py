@@ -36,6 +36,28 @@ class Ratio:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What a claim asks of a ratio: ``at_least`` a bound, or ``at_most``."""
+
+    bound: float
+    at_most: bool = False
+
+    def met_by(self, ratio: Ratio) -> bool:
+        return ratio.high <= self.bound if self.at_most else ratio.low >= self.bound
+
+    def __str__(self) -> str:
+        return f"{'<=' if self.at_most else '>='} {self.bound:g}"
+
+
+def at_least(bound: float) -> Goal:
+    return Goal(bound)
+
+
+def at_most(bound: float) -> Goal:
+    return Goal(bound, at_most=True)
+
+
 @dataclass(slots=True)
 class Result:
     """Rows and claims of one benchmark run."""
@@ -58,17 +80,17 @@ class Result:
             }
         )
 
-    def claim(self, claim_id: str, goal_min: float, ratio: Ratio | None, why_not: str | None = None) -> None:
-        """A goal of the form ``>= goal_min``; it holds only if the interval's bad end does."""
+    def claim(self, claim_id: str, goal: Goal, ratio: Ratio | None, why_not: str | None = None) -> None:
+        """A goal for a ratio; it holds only if the interval's bad end does."""
         measured = None
         if ratio is not None:
             measured = {"median": round(ratio.median, 3), "low": round(ratio.low, 3), "high": round(ratio.high, 3)}
         self.claims.append(
             {
                 "id": claim_id,
-                "goal": f">= {goal_min:g}",
+                "goal": str(goal),
                 "measured": measured,
-                "holds": None if ratio is None else ratio.low >= goal_min,
+                "holds": None if ratio is None else goal.met_by(ratio),
                 "why_not": why_not,
             }
         )
