@@ -321,6 +321,8 @@ class Voter:
 
     def _on_peer_change(self, peer: Agent, connected: bool) -> None:
         self.log.info("peer_connected" if connected else "peer_lost", peer=peer.id)
+        if connected and peer.votes:
+            self.runner.peer_connected(peer.index)
         if connected and peer.role is Role.EXECUTOR:
             self._request_events(peer.index)
         self.role.peer_changed(peer, connected)

@@ -218,6 +218,11 @@ class Replica:
         if record is not None and record.verdict is None:
             self._voting.verdict(record, denials, debits)
 
+    def peer_connected(self, peer: int, now_ns: int) -> None:
+        """A new connection to another voter stands; what was under way on the old one is lost."""
+        self._context.now_ns = now_ns
+        self.raft.peer_connected(peer, now_ns)
+
     def tick(self, now_ns: int) -> None:
         self._context.now_ns = now_ns
         self.raft.tick(now_ns)

@@ -111,6 +111,12 @@ class Runner:
             self._fail(error)
         self.touch()
 
+    def peer_connected(self, peer: int) -> None:
+        """A new connection to another voter stands."""
+        if not self._closed:
+            self.replica.peer_connected(peer, now_ns())
+            self.touch()
+
     async def persist(self, values: Sequence[KeyValue]) -> None:
         """Make the agent's own values durable, in the same transactions as everything else.
 

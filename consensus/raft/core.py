@@ -132,6 +132,12 @@ class Raft:
         self.log.append((Entry(self.term, index, kind, payload),))
         return index
 
+    def peer_connected(self, peer: int, now_ns: int) -> None:
+        """A new connection to a voter stands, and nothing that was said on the old one can arrive any more."""
+        self._observe(now_ns)
+        if self._leadership is not None:
+            self._leadership.peer_connected(peer)
+
     def persisted(self, ready: Ready) -> None:
         """The records of ``ready`` are durable. Readys with records come back in the order in which they were taken."""
         if not ready.records:
@@ -307,8 +313,7 @@ class Raft:
             self._voted_for = NOBODY
         if self.role is Role.LEADER:
             self._arm_election()
-        self.role = Role.FOLLOWER
-        self.leader = leader
+        self.role, self.leader = Role.FOLLOWER, leader
         self._votes = {}
         self._leadership = None
 
@@ -342,8 +347,7 @@ class Raft:
 
     def _accept_entries(self, message: AppendEntries) -> None:
         """The entry before the new ones matches: take what is new, and follow the leader's commit index that far."""
-        position = self.log.first_conflict(message.entries)
-        if position is not None:
+        if (position := self.log.first_conflict(message.entries)) is not None:
             if message.entries[position].index <= self.commit_index:
                 return self._ignore("append contradicts what is committed")
             self.log.append(message.entries[position:])

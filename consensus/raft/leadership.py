@@ -44,6 +44,11 @@ class Leadership:
                 due = False
         self._heartbeat_due = False
 
+    def peer_connected(self, peer: int) -> None:
+        """A voter has a new connection to us."""
+        if peer in self.followers:
+            self.followers[peer].connected_anew(self._log.last_index)
+
     def quorum_match(self) -> int:
         """The highest index that a quorum holds on disk. The leader counts as far as its own writes are done."""
         matches = (progress.match for progress in self.followers.values())
@@ -62,6 +67,7 @@ class Leadership:
                 "next": progress.next,
                 "inflight": progress.inflight,
                 "silent_ns": now_ns - progress.contact_ns,
+                "promises_broken": progress.promises_broken,
             }
             for follower, progress in self.followers.items()
         }

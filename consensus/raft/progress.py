@@ -19,16 +19,20 @@ class ProgressState(Enum):
 class Progress:
     """One follower's progress under one leadership.
 
-    Invariant: 0 <= ``match`` < ``next``, and ``match`` only rises. At most ``inflight_max`` messages with entries are
-    unanswered.
+    Invariant: 0 <= ``match`` < ``next``, and ``match`` only rises until the follower connects anew. At most
+    ``inflight_max`` messages with entries are unanswered.
     """
 
     def __init__(self, next_index: int, now_ns: int, inflight_max: int) -> None:
         self.state = ProgressState.PROBE
         self.match = 0
+        self.confirmed = 0
+        """The highest match ever: what the follower has promised to keep, over all of its lives."""
         self.next = next_index
         self.contact_ns = now_ns
         """When the follower last answered in this term."""
+        self.promises_broken = 0
+        """How often the follower lacked what it had confirmed: another disk under its name, or a liar."""
         self.commit_sent = 0
         self.inflight_max = inflight_max
         self._inflight: deque[int] = deque()
@@ -60,6 +64,7 @@ class Progress:
         """The follower matches up to ``match_index``. True when that is news."""
         news = match_index > self.match
         self.match = max(self.match, match_index)
+        self.confirmed = max(self.confirmed, self.match)
         while self._inflight and self._inflight[0] <= self.match:
             self._inflight.popleft()
         if self.state is ProgressState.PROBE:
@@ -73,13 +78,24 @@ class Progress:
         below what was tried, and never below what the follower has already confirmed."""
         if not self.match <= hint < self.next - 1:
             return False
+        self.promises_broken += hint < self.confirmed  # an honest hint never lies below what was acknowledged
         self.state = ProgressState.PROBE
         self.next = hint + 1
         self._inflight.clear()
         self._probe_sent = False
         return True
 
+    def connected_anew(self, last_index: int) -> None:
+        """What was under way is lost, and the follower may be another process with another disk: ask it again. A match
+        only ever advances the commit index, so forgetting one delays a commit and undoes none."""
+        self.state = ProgressState.PROBE
+        self.match = 0
+        self.next = last_index + 1
+        self._inflight.clear()
+        self._probe_sent = False
+
     def check_invariants(self, last_index: int) -> None:
+        assert self.match <= self.confirmed <= last_index
         assert 0 <= self.match < self.next <= last_index + 1
         assert self.inflight <= self.inflight_max
         assert all(self.match < index < self.next for index in self._inflight)

@@ -51,10 +51,12 @@ class Goal:
 
 
 def at_least(bound: float) -> Goal:
+    """The ratio must not be smaller."""
     return Goal(bound)
 
 
 def at_most(bound: float) -> Goal:
+    """The ratio must not be larger."""
     return Goal(bound, at_most=True)
 
 

@@ -350,4 +350,48 @@ def test_status_is_plain_data() -> None:
     driver.acknowledge(1, 2)
     status = driver.raft.status()
     assert (status["role"], status["term"], status["leader"], status["quorum_size"]) == ("leader", 1, 0, 3)
-    assert status["followers"][2] == {"state": "replicate", "match": 1, "next": 2, "inflight": 0, "silent_ns": 0}
+    follower = {"state": "replicate", "match": 1, "next": 2, "inflight": 0, "silent_ns": 0, "promises_broken": 0}
+    assert status["followers"][2] == follower
+
+
+# Connections
+
+
+def test_a_follower_that_comes_back_with_less_is_brought_up_to_date() -> None:
+    """Another process under its name, with another disk, had acknowledged what the true one lacks."""
+    leader = Driver(log_of(1, 1, 1))
+    leader.become_leader()
+    term = leader.raft.term
+    leader.acknowledge(4, 1, 2, 3)
+    assert leader.raft.commit_index == 4
+    leader.raft.peer_connected(3, leader.now_ns)
+    assert leader.drain()[-1] == AppendEntries(term, 0, 4, term, 4, ())
+    sent = leader.exchange(AppendEntriesResponse(term, 3, False, 1))
+    assert [item.index for item in sent[-1].entries] == [2, 3, 4]
+    assert leader.raft.status()["followers"][3]["promises_broken"] == 1
+    leader.acknowledge(4, 3)
+    assert leader.raft.commit_index == 4
+    assert leader.raft.status()["followers"][3]["match"] == 4
+
+
+def test_a_new_connection_asks_again_and_takes_nothing_back() -> None:
+    leader = Driver(log_of(1, 1, 1))
+    leader.become_leader()
+    leader.acknowledge(4, 1, 2, 3)
+    leader.raft.propose(EntryKind.FRAME, b"on the old connection")
+    leader.drain()
+    for follower in (1, 2, 3):
+        leader.raft.peer_connected(follower, leader.now_ns)
+    assert leader.raft.commit_index == 4
+    asked = leader.drain()
+    assert {message.previous_log_index for message in asked} == {5}
+    leader.acknowledge(5, 1, 2)
+    assert leader.raft.commit_index == 5
+    assert leader.raft.status()["followers"][1]["promises_broken"] == 0
+
+
+def test_a_new_connection_means_nothing_to_a_follower() -> None:
+    follower = Driver(log_of(1))
+    follower.follow(1, 2)
+    follower.raft.peer_connected(1, follower.now_ns)
+    assert follower.drain() == []
