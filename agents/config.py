@@ -69,6 +69,8 @@ class ConsensusSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
 class WireSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     profile: Literal["loopback", "lan"] = "loopback"
+    transport: Literal["aioquic", "qh3"] = "aioquic"
+    """The QUIC library; they speak to each other, so that agents may differ."""
 
 
 class DataSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -125,6 +127,8 @@ class AgentSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     port: Port
     votes: bool
     public_key: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    transport: Literal["aioquic", "qh3", ""] = ""
+    """Overrides ``wire.transport`` for this agent."""
 
 
 class OperatorSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -172,6 +176,11 @@ class ClusterConfig:
         if found.role is not role:
             raise UsageError(f"agent '{agent_id}' is a {found.role}; start it with `swarm {found.role}`")
         return found
+
+    def transport(self, agent: Agent) -> str:
+        """The QUIC library that the file wants for this agent."""
+        own = self.file.agent[agent.index].transport if agent.role is not Role.OPERATOR else ""
+        return own or self.file.wire.transport
 
     def with_role(self, role: Role) -> tuple[Agent, ...]:
         return tuple(agent for agent in self.roster.agents if agent.role is role)

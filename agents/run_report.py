@@ -10,6 +10,7 @@ from agents.config import ClusterConfig
 from agents.data.dataset import Dataset
 from agents.setup import RunOptions
 from agents.supervisor import RunResult
+from agents.transports import transport_of
 from consensus.quorum import Quorum
 from profiling.report import profile_run
 from profiling.validate import validate_report
@@ -62,7 +63,13 @@ def _run_section(
         "switches": {field: getattr(options.switches, field) for field in options.switches.__struct_fields__},
         "cycles": trader["cycle"],
         "agents": [
-            {"id": agent.id, "role": agent.role.value, "votes": agent.votes, "restarts": result.restarts[agent.id]}
+            {
+                "id": agent.id,
+                "role": agent.role.value,
+                "votes": agent.votes,
+                "restarts": result.restarts[agent.id],
+                "transport": transport_of(agent.id, options.transports, config.transport(agent)),
+            }
             for agent in config.roster.agents
             if agent.role is not Role.OPERATOR
         ],

@@ -16,6 +16,7 @@ from agents.config import ClusterConfig
 from agents.data import catalog
 from agents.data.dataset import Dataset, load_csv
 from agents.switches import MODES, Switches
+from agents.transports import check_transports, transport_of
 from consensus.assembly import ReplicaSettings
 from consensus.effects import Bodies, ReplicaKeys
 from consensus.pbft.config import PbftConfig
@@ -54,6 +55,8 @@ class RunOptions:
     """How many bars a second the market sends; 0: the next one when the trader is ready for it."""
     bind_host: str = ""
     """Overrides the address to listen on, where the roster's name is not an own address (containers)."""
+    transports: tuple[str, ...] = ()
+    """Overrides the QUIC library: ``NAME`` for all agents, ``AGENT=NAME`` for one."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,11 @@ class Setup:
         return self.options.switches
 
     @property
+    def transport(self) -> str:
+        """The QUIC library of this agent."""
+        return transport_of(self.agent.id, self.options.transports, self.config.transport(self.agent))
+
+    @property
     def pid(self) -> int:
         return os.getpid()
 
@@ -98,6 +106,7 @@ class Setup:
             on_peer_change=on_peer_change,
             batch_max=self.switches.batch_max,
             profile=self.config.file.wire.profile,
+            transport=self.transport,
             bind_host=self.options.bind_host or None,
             rng=self.rng("endpoint"),
             logger=self.log,
@@ -234,6 +243,7 @@ def start_index(config: ClusterConfig, data: Dataset, cycles: int) -> int:
 def prepare(config: ClusterConfig, agent_id: str, role: Role, options: RunOptions) -> Setup:
     """Check everything. Raises ``UsageError`` or ``RunFailure``; nothing is damaged."""
     agent = config.agent(agent_id, role)
+    check_transports(options.transports, config.roster)
     roster = run_roster(config, options.run_id)
     identity = load_identity(config.pki_dir / agent.id, roster, agent.id)
     data = load_data(config, options.data)

@@ -26,6 +26,7 @@ from protocol.messages import Message
 from protocol.peer import Peer, Traffic, statistics_of
 from protocol.pki import CLIENT, SERVER, admit
 from protocol.probe import client_request
+from protocol.quic.backend import AIOQUIC
 from protocol.quic.driver import Driver
 from protocol.quic.link import ENDINGS_WITHOUT_BLAME, Closed
 from protocol.quic.settings import Profile, check_address, is_address, profile_named, resolve
@@ -37,6 +38,8 @@ OFFENCES_MAX: Final = 3
 OFFENCE_WINDOW_S: Final = 60.0
 BAN_S: Final = 30.0
 """How long a peer stays out after too many offences."""
+DRAIN_S: Final = 0.3
+DRAIN_STEP_S: Final = 0.005
 PROBES_MAX: Final = 16
 """Visitors that may ask for the status at the same time."""
 DIAL_TIMEOUT_S: Final = 2.0
@@ -53,7 +56,7 @@ class Endpoint:
     """One agent's connections to all roster members that it may talk to.
 
     ``rng`` jitters reconnection. ``bind_host`` overrides the roster's host for binding, as in containers. ``profile``
-    is a name of ``quic.settings.PROFILES`` or a ``Profile``.
+    is a name of ``quic.settings.PROFILES`` or a ``Profile``, ``transport`` one of ``quic.backend.TRANSPORTS``.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Endpoint:
         limits: BatchLimits | None = None,
         batch_max: int | None = None,
         profile: str | Profile = "loopback",
+        transport: str = AIOQUIC,
         bind_host: str | None = None,
         rng: random.Random | None = None,
         epoch: int | None = None,
@@ -80,6 +84,7 @@ class Endpoint:
         self._on_message = on_message
         self._on_peer_change = on_peer_change
         self._profile = profile_named(profile) if isinstance(profile, str) else profile
+        self._transport = transport
         self._bind_host = bind_host
         self._rng = rng or random.Random()
         self._logger = logger or structlog.get_logger().bind(agent=identity.agent.id)
@@ -101,6 +106,7 @@ class Endpoint:
             accept=lambda: Peer(self, None),
             before_flush=self._write_waiting,
             logger=self._logger,
+            transport=transport,
         )
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -120,17 +126,26 @@ class Endpoint:
         self._dialling = [loop.create_task(self._keep_connected(agent)) for agent in dialled]
 
     async def close(self) -> None:
-        """Tell all peers and stop. Takes no round trip: well under half a second."""
+        """Send what was taken, tell all peers and stop; whoever does not read is waited for ``DRAIN_S`` at most."""
         self._closed = True
         for task in self._dialling:
             task.cancel()
         if self._linger is not None:
             self._linger.cancel()
         self._write_waiting()
+        await self._drain()
         self._driver.close()
         await asyncio.gather(*self._dialling, return_exceptions=True)
         for peer in [*self._peers.values(), *self._probes]:
             peer.close("shutdown")
+
+    async def _drain(self) -> None:
+        """A congestion window may hold the last batches back for a round trip or two."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + DRAIN_S
+        while loop.time() < deadline and any(peer.unsent for peer in self._peers.values()):
+            self._driver.schedule_flush()
+            await asyncio.sleep(DRAIN_STEP_S)
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
@@ -164,6 +179,7 @@ class Endpoint:
         """Counters and gauges, for JSON: ``peers`` by agent id, ``refused`` by reason, ``socket``."""
         receive, send = self._driver.buffer_bytes
         return {
+            "transport": self._transport,
             "profile": self._profile.name,
             "max_datagram_bytes": self._profile.max_datagram_bytes,
             "epoch": self.epoch,

@@ -46,8 +46,16 @@ class Greeter:
         signature = self.identity.sign(self._bytes(exporter, agent.index, self.epoch, dialler=False))
         return HelloAck(agent.index, self.epoch, self.roster.digest, signature)
 
+    def claimed(self, hello: Hello) -> Agent:
+        """Whom a greeting says it is from, where TLS asked for no certificate; its signature is still to be checked.
+        Raises ``PeerViolation``: ``agent_unknown``."""
+        agent = self.roster.by_index(hello.agent)
+        if agent is None:
+            raise PeerViolation("agent_unknown", f"greeting of agent {hello.agent}")
+        return agent
+
     def check_hello(self, hello: Hello, certified: Agent, exporter: bytes) -> Agent:
-        """Who greets us. ``certified`` is whom its TLS certificate names.
+        """Who greets us. ``certified`` is whom its TLS certificate names, or else ``claimed``.
 
         Raises ``PeerViolation``: ``cluster``, ``roster``, ``identity`` (greeting and certificate differ),
         ``role_pair`` (no business together), ``signature``.

@@ -122,6 +122,11 @@ class Peer:
     def round_trip_ms(self) -> float:
         return self._link.connection.round_trip_s * 1e3 if self._link is not None else 0.0
 
+    @property
+    def unsent(self) -> bool:
+        """Whether the transport holds back something that was written."""
+        return self._link is not None and not self._link.closed and self._link.connection.has_unsent
+
     # --- sending ----------------------------------------------------------------------------------------------------
 
     def send(self, message: Message, *, channel: Channel = Channel.CONTROL, trace: int = 0) -> bool:
@@ -283,19 +288,25 @@ class Peer:
         return envelopes[0].message
 
     def _on_hello(self, link: Link, hello: Hello) -> None:
-        self._agent = link.certified
-        self._traffic = self._host.traffic_of(self._agent)
-        self._host.greeter.check_hello(hello, link.certified, link.exporter)
+        if link.certified is not None:
+            self._know(link.certified)
+        agent = self._host.greeter.check_hello(hello, self._agent or self._host.greeter.claimed(hello), link.exporter)
+        self._know(agent)
         self.epoch = hello.epoch
         reason = self._host.reason_to_refuse(self)
         if reason is not None:
             raise PeerViolation(reason)
         self._write(Channel.CONTROL, [Envelope(0, self._host.greeter.acknowledgement(link.exporter))])
-        self._welcome(link, link.certified, hello.epoch)
+        self._welcome(link, agent, hello.epoch)
+
+    def _know(self, agent: Agent) -> None:
+        """What happens from now on is put down to this agent."""
+        self._agent = agent
+        self._traffic = self._host.traffic_of(agent)
 
     def _welcome(self, link: Link, agent: Agent, epoch: int) -> None:
-        self._agent, self.epoch = agent, epoch
-        self._traffic = self._host.traffic_of(agent)
+        self._know(agent)
+        self.epoch = epoch
         if not self.dialled:
             self._readers[0] = FrameReader()
         self.greeted = link.greeted = True

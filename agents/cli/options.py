@@ -80,6 +80,12 @@ def data_option(command: F) -> F:
     )
 
 
+def transport_option(command: F) -> F:
+    """``--transport``: the QUIC library."""
+    text = "QUIC library, aioquic or qh3, or AGENT=NAME for one agent; may be repeated. Default: by the cluster file."
+    return click.option("--transport", "transports", multiple=True, metavar="NAME", help=text)(command)
+
+
 def rate_option(hidden: bool = False) -> Callable[[F], F]:
     """``--rate``: the market's own clock."""
     text = "Bars a second that the market sends, in time or not. Default: the next when the trader is ready for it."
@@ -106,9 +112,11 @@ def run_options(
     data: str = "",
     rate_per_s: float = 0.0,
     bind_host: str = "",
+    transports: tuple[str, ...] = (),
 ) -> RunOptions:
     """Options of a start, with the mode's switches and the single ones thrown over them."""
-    return RunOptions(run_id, run_dir, cycles, mode, switches_for(mode, **switches), data, rate_per_s, bind_host)
+    thrown = switches_for(mode, **switches)
+    return RunOptions(run_id, run_dir, cycles, mode, thrown, data, rate_per_s, bind_host, tuple(transports))
 
 
 def as_arguments(options: RunOptions, config: Path, log_level: str) -> list[str]:
@@ -119,6 +127,8 @@ def as_arguments(options: RunOptions, config: Path, log_level: str) -> list[str]
     arguments += ["--run-id", options.run_id, "--cycles", str(options.cycles), "--rate", str(options.rate_per_s)]
     if options.run_dir is not None:
         arguments += ["--run-dir", str(options.run_dir)]
+    for transport in options.transports:
+        arguments += ["--transport", transport]
     if options.data:
         arguments += ["--data", options.data]
     return arguments

@@ -26,6 +26,7 @@ from agents.cli.options import (
     rate_option,
     run_options,
     switch_options,
+    transport_option,
 )
 from agents.cluster_init import init_cluster
 from agents.config import ClusterConfig, load_config
@@ -34,6 +35,7 @@ from agents.run_report import build_report, problems, write_report
 from agents.setup import RunOptions, check_instruments, load_data, start_index
 from agents.status import CurrentRun, write_current
 from agents.supervisor import RunResult, Supervisor
+from agents.transports import check_transports
 from agents.warm import ensure_warm
 from profiling.render import report_view
 from protocol.errors import RunFailure
@@ -45,6 +47,7 @@ from protocol.errors import RunFailure
 @click.option("--runs", "runs_dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
 @click.option("--quiet", is_flag=True, help="No progress line and no logs below errors.")
 @data_option
+@transport_option
 @switch_options
 @json_option
 @log_options("warning")
@@ -60,6 +63,7 @@ def up(
     log_level: str,
     data: str,
     mode: str,
+    transports: tuple[str, ...],
     **switches: Any,
 ) -> int:
     """Start every agent as a process of its own, trade, report, stop.
@@ -69,10 +73,12 @@ def up(
 
     \b
     Example: swarm up --cycles 200 --mode baseline
+    Example: swarm up --cycles 200 --transport qh3 --transport risk-1=aioquic
     """
     logs.configure(as_json=log_json, level="error" if quiet else log_level)
-    wanted = run_options(mode, switches, cycles=cycles, data=data, rate_per_s=rate_per_s)
+    wanted = run_options(mode, switches, cycles=cycles, data=data, rate_per_s=rate_per_s, transports=transports)
     loaded = _cluster(config)
+    check_transports(transports, loaded.roster)
     dataset = load_data(loaded, data)
     check_instruments(loaded, dataset)
     start_index(loaded, dataset, cycles)

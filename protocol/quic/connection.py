@@ -7,26 +7,27 @@ private member that is used is pinned by ``tests/protocol/test_aioquic_contract.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from aioquic import tls
+from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import NetworkAddress, QuicConnection, QuicConnectionState
 from aioquic.quic.events import ConnectionTerminated
+from aioquic.quic.packet import QuicProtocolVersion
 from aioquic.quic.stream import QuicStream
-from cryptography.x509 import Certificate
 
 from protocol.errors import PeerViolation
-from protocol.quic.settings import Profile
+from protocol.identity import Identity
+from protocol.quic.backend import EXPORTER_BYTES, EXPORTER_LABEL, PACKETS_PER_KEY, Admission
+from protocol.quic.settings import (
+    ALPN,
+    CONNECTION_ID_BYTES,
+    FLOW_WINDOW_BYTES,
+    IDLE_TIMEOUT_S,
+    Profile,
+)
 from protocol.roster import Agent
-
-EXPORTER_LABEL: Final = b"EXPORTER-swarm-hello-1"
-EXPORTER_BYTES: Final = 32
-PACKETS_PER_KEY: Final = 2**22
-"""Half of what RFC 9001, 6.6 allows for AES-GCM."""
-
-Admission = Callable[[Certificate], Agent]
-"""Says whom a peer's certificate names, once its chain is verified; refuses with ``PeerViolation``."""
 
 
 class UnpacedSending:
@@ -49,12 +50,10 @@ class SwarmConnection(QuicConnection):
     in the same read of the socket: the TLS engine would otherwise go on and complete the handshake.
     """
 
+    events = events
     exporter: bytes | None = None
-    """TLS exporter value (RFC 8446, 7.5), equal on both ends and different for every session; set by the handshake."""
     certified: Agent | None = None
-    """The agent whom the peer's certificate names; set by the handshake."""
     refusal: str | None = None
-    """Why we refused the peer, as a countable label."""
 
     def __init__(
         self,
@@ -80,13 +79,15 @@ class SwarmConnection(QuicConnection):
     # --- what the driver sees ---------------------------------------------------------------------------------------
 
     @property
+    def is_client(self) -> bool:
+        return self._is_client
+
+    @property
     def begun(self) -> bool:
-        """Whether a packet of the peer could be decrypted; until then an accepted connection may be plain rubbish."""
         return self._is_client or self._state is not QuicConnectionState.FIRSTFLIGHT
 
     @property
     def closing(self) -> ConnectionTerminated | None:
-        """Why the connection is ending, known long before aioquic announces that it has ended."""
         return self._close_event
 
     @property
@@ -95,24 +96,26 @@ class SwarmConnection(QuicConnection):
 
     @property
     def round_trip_s(self) -> float:
-        """Smoothed round-trip time; 0 before the first sample. aioquic never takes less than 1 ms."""
+        # The library takes no sample below 1 ms.
         return self._loss._rtt_smoothed
 
     @property
     def reset_token_of_peer(self) -> bytes:
-        """What the end of a stateless reset from the peer looks like (RFC 9000, 10.3); empty when it gave none."""
         return self._peer_cid.stateless_reset_token or b""
 
     def has_stream(self, stream_id: int) -> bool:
         return stream_id in self._streams
 
     def unsent_bytes(self, stream_id: int) -> int:
-        """Bytes of a stream that are not yet acknowledged: aioquic's send buffer has no bound of its own."""
+        """Here also what has left and is not yet acknowledged."""
         stream = self._streams.get(stream_id)
         return 0 if stream is None else len(stream.sender._buffer)
 
+    @property
+    def has_unsent(self) -> bool:
+        return any(not stream.sender.buffer_is_empty for stream in self._streams.values())
+
     def renew_keys_if_due(self) -> None:
-        """Ask for new keys well before the AEAD's limit; aioquic does not count."""
         if self._packet_number - self._key_renewed_at >= PACKETS_PER_KEY:
             self._key_renewed_at = self._packet_number
             self.request_key_update()
@@ -124,7 +127,7 @@ class SwarmConnection(QuicConnection):
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, NetworkAddress]]:
         """As in aioquic, and an acknowledgement that is due later leaves now if there is data to carry it."""
         space = self._spaces.get(tls.Epoch.ONE_RTT)
-        if space is not None and space.ack_at is not None and space.ack_at > now and self._has_data():
+        if space is not None and space.ack_at is not None and space.ack_at > now and self.has_unsent:
             space.ack_at = now
         return super().datagrams_to_send(now)
 
@@ -134,10 +137,7 @@ class SwarmConnection(QuicConnection):
         if not self._handshake_confirmed or self._handshake_done_pending or self._close_event is not None:
             return True
         ack_at = self._spaces[tls.Epoch.ONE_RTT].ack_at
-        return self._has_data() or self._probe_pending or (ack_at is not None and ack_at <= now)
-
-    def _has_data(self) -> bool:
-        return any(not stream.sender.buffer_is_empty for stream in self._streams.values())
+        return self.has_unsent or self._probe_pending or (ack_at is not None and ack_at <= now)
 
     # --- strict priority --------------------------------------------------------------------------------------------
 
@@ -243,3 +243,46 @@ def _exporter(schedule: tls.KeySchedule | None) -> bytes:
 def _stream_number(stream: QuicStream) -> int:
     assert stream.stream_id is not None, "only the handshake's own streams have no number"
     return stream.stream_id
+
+
+class AioquicBackend:
+    """``Backend`` over aioquic."""
+
+    def __init__(self, identity: Identity, profile: Profile) -> None:
+        self._profile = profile
+        self._client_settings = quic_configuration(identity, profile, is_client=True)
+        self._server_settings = quic_configuration(identity, profile, is_client=False)
+
+    def dial(self, admission: Admission) -> SwarmConnection:
+        return SwarmConnection(configuration=self._client_settings, profile=self._profile, admission=admission)
+
+    def accept(
+        self, destination: bytes, admission: Admission, reset_token: Callable[[bytes], bytes]
+    ) -> SwarmConnection:
+        return SwarmConnection(
+            configuration=self._server_settings,
+            profile=self._profile,
+            admission=admission,
+            original_destination_connection_id=destination,
+            reset_token=reset_token,
+        )
+
+
+def quic_configuration(identity: Identity, profile: Profile, *, is_client: bool) -> QuicConfiguration:
+    """aioquic settings of one side. No session tickets: resumption would bypass the client's certificate."""
+    return QuicConfiguration(
+        is_client=is_client,
+        alpn_protocols=[ALPN],
+        congestion_control_algorithm=profile.congestion_control,
+        connection_id_length=CONNECTION_ID_BYTES,
+        idle_timeout=IDLE_TIMEOUT_S,
+        max_data=FLOW_WINDOW_BYTES,
+        max_stream_data=FLOW_WINDOW_BYTES,
+        max_datagram_size=profile.max_datagram_bytes,
+        initial_rtt=profile.initial_rtt_s,
+        supported_versions=[QuicProtocolVersion.VERSION_1],
+        certificate=identity.certificate,
+        certificate_chain=list(identity.certificate_chain),
+        private_key=identity.tls_key,
+        cadata=identity.authorities,
+    )

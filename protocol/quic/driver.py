@@ -22,7 +22,7 @@ from aioquic.quic.packet import QuicProtocolVersion, encode_quic_version_negotia
 from profiling.span import span
 from profiling.stages import Operation
 from protocol.identity import Identity
-from protocol.quic.connection import Admission, SwarmConnection
+from protocol.quic.backend import AIOQUIC, Admission, Connection, backend_for
 from protocol.quic.link import Closed, Link, LinkOwner
 from protocol.quic.settings import (
     CONNECTION_ID_BYTES,
@@ -32,7 +32,6 @@ from protocol.quic.settings import (
     Profile,
     bind_udp,
     check_address,
-    quic_configuration,
 )
 from protocol.signing import digest
 
@@ -66,6 +65,7 @@ class Driver:
         accept: Callable[[], LinkOwner] | None,
         before_flush: Callable[[], int],
         logger: Any,
+        transport: str = AIOQUIC,
     ) -> None:
         self._identity = identity
         self._profile = profile
@@ -73,8 +73,7 @@ class Driver:
         self._accept = accept
         self._before_flush = before_flush
         self._logger = logger
-        self._server_settings = quic_configuration(identity, profile, is_client=False)
-        self._client_settings = quic_configuration(identity, profile, is_client=True)
+        self._backend = backend_for(transport, identity, profile)
         self._reset_key = digest(b"swarm/stateless-reset/1", identity.signing_key.private_bytes_raw())
         self._links: dict[Link, None] = {}
         self._routes: dict[bytes, Link] = {}
@@ -119,7 +118,7 @@ class Driver:
     def connect(self, address: Address, owner: LinkOwner, admission: Admission) -> Link:
         """Begin a connection to a resolved IPv4 address; the owner hears how it goes. Raises ``UsageError``."""
         check_address(self._profile, self._identity.agent.id, address[0])
-        connection = SwarmConnection(configuration=self._client_settings, profile=self._profile, admission=admission)
+        connection = self._backend.dial(admission)
         now = time.monotonic()
         link = self._register(connection, owner, address, now)
         connection.connect(address, now=now)
@@ -131,6 +130,7 @@ class Driver:
         now = time.monotonic()
         for link in list(self._links):
             link.close(0, "shutdown")
+            link.finish(now, wait=False)
             self._transmit(link, now)
         self._links.clear()
         self._routes.clear()
@@ -172,9 +172,10 @@ class Driver:
             for link, must_send in touched.items():
                 if must_send or link.connection.must_send(now):
                     self._transmit(link, now)
+                if link.finish(now):
+                    self._transmit(link, now)
         for link in touched:
-            deadline = link.connection.get_timer() if link in self._links else None
-            link.deadline = deadline if deadline is not None else float("inf")
+            link.deadline = link.due() if link in self._links else float("inf")
         self._arm_timer(now)
 
     def _transmit(self, link: Link, now: float) -> None:
@@ -231,8 +232,8 @@ class Driver:
             if link.closed:
                 continue
             if not link.greeted and now - link.opened_at > link.greeting_timeout_s:
-                dialled = link.connection.configuration.is_client
-                self.end(link, Closed("unreachable" if dialled else "handshake_timeout", "no greeting in time"))
+                reason = "unreachable" if link.connection.is_client else "handshake_timeout"
+                self.end(link, Closed(reason, "no greeting in time"))
             elif now - link.pinged_at >= KEEP_ALIVE_S:
                 link.pinged_at = now
                 link.connection.send_ping(0)
@@ -298,18 +299,12 @@ class Driver:
 
     def _accept_link(self, destination: bytes, address: Address, now: float) -> Link:
         assert self._accept is not None, "checked by the caller"
-        connection = SwarmConnection(
-            configuration=self._server_settings,
-            profile=self._profile,
-            admission=self._admission,
-            original_destination_connection_id=destination,
-            reset_token=self._reset_token,
-        )
+        connection = self._backend.accept(destination, self._admission, self._reset_token)
         link = self._register(connection, self._accept(), address, now)
         self._routes[destination] = link
         return link
 
-    def _register(self, connection: SwarmConnection, owner: LinkOwner, address: Address, now: float) -> Link:
+    def _register(self, connection: Connection, owner: LinkOwner, address: Address, now: float) -> Link:
         link = Link(self, connection, owner, address, now)
         self._links[link] = None
         self._routes[connection.host_cid] = link

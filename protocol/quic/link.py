@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from aioquic import tls
-from aioquic.quic import events
-from aioquic.quic.packet import QuicErrorCode
-
-from protocol.quic.connection import SwarmConnection
+from protocol.quic.backend import Connection
 from protocol.quic.settings import HANDSHAKE_TIMEOUT_S
 from protocol.roster import Agent
 
@@ -29,12 +25,18 @@ REASONS: Final = ENDINGS_WITHOUT_BLAME | {
 }  # fmt: skip
 """Why connections end, on the wire and in statistics."""
 
+LAST_WORDS_S: Final = 0.1
+"""How long a congestion window may hold back what was written before a connection is closed."""
+CRYPTO_ERROR: Final = 0x100
+"""QUIC error codes from here on carry a TLS alert in their last byte (RFC 9001, 4.8)."""
 ALERT_REASONS: Final[dict[int, str]] = {
-    tls.AlertDescription.no_application_protocol: "alpn",
-    tls.AlertDescription.certificate_expired: "certificate_expired",
-    tls.AlertDescription.bad_certificate: "certificate_untrusted",
-    tls.AlertDescription.handshake_failure: "handshake_failure",
+    40: "handshake_failure",
+    42: "certificate_untrusted",  # bad_certificate
+    45: "certificate_expired",
+    48: "certificate_untrusted",  # unknown_ca
+    120: "alpn",  # no_application_protocol
 }
+"""TLS alerts by number (RFC 8446, 6)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +64,10 @@ class LinkOwner(Protocol):
 class Link:
     """A connection with its owner. Made by the driver."""
 
-    def __init__(
-        self, driver: Driver, connection: SwarmConnection, owner: LinkOwner, address: Address, now: float
-    ) -> None:
+    def __init__(self, driver: Driver, connection: Connection, owner: LinkOwner, address: Address, now: float) -> None:
         self._driver = driver
         self._owner = owner
-        self._termination: events.ConnectionTerminated | None = None
+        self._termination: Any = None
         self.connection = connection
         self.address = address
         self.opened_at = now
@@ -77,6 +77,8 @@ class Link:
         self.greeted = False
         """Set by the owner once the peer has proved who it is; until then the connection lives on borrowed time."""
         self.closed = False
+        self._closed_at = 0.0
+        self._farewell: tuple[int, str] | None = None
 
     @property
     def exporter(self) -> bytes:
@@ -84,9 +86,8 @@ class Link:
         return self.connection.exporter
 
     @property
-    def certified(self) -> Agent:
-        """Whom the peer's certificate names."""
-        assert self.connection.certified is not None, "asked for after on_established"
+    def certified(self) -> Agent | None:
+        """Whom the peer's certificate names; ``None`` where the transport asks clients for none."""
         return self.connection.certified
 
     @property
@@ -108,18 +109,38 @@ class Link:
             self._driver.touch(self)
 
     def close(self, code: int, reason: str) -> None:
-        """Send what was written, then close. The owner is not called back."""
+        """Send what was written, then close: now, or as soon as it has left. The owner is not called back."""
         if self.closed:
             return
         self._driver.transmit(self)
         self.closed = True
-        self.connection.close(error_code=code, reason_phrase=reason)
+        self._farewell = code, reason
         self._driver.touch(self)
 
     # --- for the driver ---------------------------------------------------------------------------------------------
 
+    def finish(self, now: float, *, wait: bool = True) -> bool:
+        """Close it if its owner has, unless the last words are still held back and have been for a short time only.
+        True when it was closed just now and has that to say."""
+        if self._farewell is None:
+            return False
+        self._closed_at = self._closed_at or now
+        if wait and self.connection.has_unsent and now - self._closed_at < LAST_WORDS_S:
+            return False
+        code, reason = self._farewell
+        self._farewell = None
+        self.connection.close(error_code=code, reason_phrase=reason)
+        return True
+
+    def due(self) -> float:
+        """When to look at it again; infinite when nothing but a datagram can change anything."""
+        timer = self.connection.get_timer()
+        at = float("inf") if timer is None else timer
+        return at if self._farewell is None else min(at, self._closed_at + LAST_WORDS_S)
+
     def deliver(self, routes: dict[bytes, Link]) -> None:
         """Tell the owner what happened, in order, and keep the routing table up to date on the way."""
+        events = self.connection.events
         while (event := self.connection.next_event()) is not None:
             if isinstance(event, events.ConnectionIdIssued):
                 routes[event.connection_id] = self
@@ -130,7 +151,8 @@ class Link:
             elif not self.closed:
                 self._deliver_to_owner(event)
 
-    def _deliver_to_owner(self, event: events.QuicEvent) -> None:
+    def _deliver_to_owner(self, event: Any) -> None:
+        events = self.connection.events
         if isinstance(event, events.StreamDataReceived):
             self._owner.on_data(self, event.stream_id, event.data)
             if event.end_stream:
@@ -152,18 +174,17 @@ class Link:
     def abandon(self, closed: Closed) -> None:
         """End it from our side, whatever state it is in, and tell the owner."""
         self.closed = True
-        self.connection.close(error_code=QuicErrorCode.NO_ERROR, reason_phrase=closed.reason)
+        self.connection.close(error_code=0, reason_phrase=closed.reason)
         self._owner.on_closed(self, closed)
 
 
-def _label(event: events.ConnectionTerminated) -> str:
+def _label(event: Any) -> str:
     """A label out of a closed vocabulary: what the peer writes as its reason may be anything."""
-    head = event.reason_phrase.partition(":")[0]
+    head: str = event.reason_phrase.partition(":")[0]
     if head in REASONS:
         return head
     if head == "Idle timeout":
         return "idle_timeout"
-    if QuicErrorCode.CRYPTO_ERROR <= event.error_code < QuicErrorCode.CRYPTO_ERROR + 256:
-        alert = event.error_code - QuicErrorCode.CRYPTO_ERROR
-        return ALERT_REASONS.get(alert, "tls_alert")
+    if CRYPTO_ERROR <= event.error_code < CRYPTO_ERROR + 256:
+        return ALERT_REASONS.get(event.error_code - CRYPTO_ERROR, "tls_alert")
     return "quic_error"

@@ -8,11 +8,7 @@ import socket
 from dataclasses import dataclass, replace
 from typing import Final
 
-from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.packet import QuicProtocolVersion
-
 from protocol.errors import UsageError
-from protocol.identity import Identity
 
 ALPN: Final = "swarm/1"
 CONNECTION_ID_BYTES: Final = 8
@@ -111,23 +107,3 @@ def bind_udp(owner: str, host: str, port: int) -> socket.socket:
             "another port or host in the cluster file"
         ) from None
     return udp
-
-
-def quic_configuration(identity: Identity, profile: Profile, *, is_client: bool) -> QuicConfiguration:
-    """aioquic settings of one side. No session tickets: resumption would bypass the client's certificate."""
-    return QuicConfiguration(
-        is_client=is_client,
-        alpn_protocols=[ALPN],
-        congestion_control_algorithm=profile.congestion_control,
-        connection_id_length=CONNECTION_ID_BYTES,
-        idle_timeout=IDLE_TIMEOUT_S,
-        max_data=FLOW_WINDOW_BYTES,
-        max_stream_data=FLOW_WINDOW_BYTES,
-        max_datagram_size=profile.max_datagram_bytes,
-        initial_rtt=profile.initial_rtt_s,
-        supported_versions=[QuicProtocolVersion.VERSION_1],
-        certificate=identity.certificate,
-        certificate_chain=list(identity.certificate_chain),
-        private_key=identity.tls_key,
-        cadata=identity.authorities,
-    )

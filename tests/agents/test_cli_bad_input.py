@@ -40,6 +40,12 @@ class Case:
 
 CASES = {
     "unknown agent": Case("risk --id risk-9 --config {good}", 2, ("'risk-9'", "risk-1, risk-2"), process=True),
+    "unknown transport": Case(
+        "risk --id risk-1 --transport tcp --config {good}", 2, ("--transport tcp", "aioquic, qh3"), process=True
+    ),
+    "transport of nobody": Case(
+        "risk --id risk-1 --transport risk-9=qh3 --config {good}", 2, ("'risk-9'", "risk-1, risk-2"), process=True
+    ),
     "wrong role": Case("trader --id risk-1 --config {good}", 2, ("'risk-1' is a risk", "`swarm risk`"), process=True),
     "broken toml": Case(
         "status --config {broken_toml}", 2, ("cluster.toml", "not valid TOML", "swarm init"), process=True

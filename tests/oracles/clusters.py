@@ -13,6 +13,8 @@ from protocol.roster import VOTER_ROLES, Agent, Role, Roster
 CLUSTER = "testing"
 CLUSTER_ID = bytes(range(16))
 
+TRANSPORT_PAIRS = ("aioquic dials aioquic", "qh3 dials qh3", "aioquic dials qh3", "qh3 dials aioquic")
+
 ROLES = {
     "trader-1": Role.TRADER,
     "risk-1": Role.RISK,

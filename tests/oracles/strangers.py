@@ -31,6 +31,7 @@ class Stranger:
     identity: Identity
     roster: Roster
     epoch: int = 1
+    transport: str = "aioquic"
     link: Link | None = None
     received: list[Message] = field(default_factory=list)
     closed: Closed | None = None
@@ -49,6 +50,7 @@ class Stranger:
             accept=None,
             before_flush=lambda: 0,
             logger=structlog.get_logger(),
+            transport=self.transport,
         )
 
     def _admit(self, certificate: x509.Certificate) -> Agent:

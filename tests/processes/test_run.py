@@ -95,6 +95,18 @@ def test_baseline_throws_every_switch(swarm: SwarmDirectory) -> None:
     assert report["decisions"]["critical"] > 0
 
 
+@pytest.mark.parametrize("listeners", ["qh3", "aioquic"])
+def test_agents_on_different_quic_libraries_trade_together(swarm: SwarmDirectory, listeners: str) -> None:
+    """risk-1, which dials all others, on one library, the others on the other one."""
+    dialler = "aioquic" if listeners == "qh3" else "qh3"
+    report = finish(swarm.up("--cycles", "12", "--transport", listeners, "--transport", f"risk-1={dialler}"))
+    assert_nothing_lost(report)
+    used = {agent["id"]: agent["transport"] for agent in report["run"]["agents"]}
+    assert used.pop("risk-1") == dialler
+    assert set(used.values()) == {listeners}
+    assert report["decisions"]["routine"] > 0 and report["decisions"]["critical"] > 0
+
+
 def test_crash_fault_profile_sends_everything_down_the_lane(swarm: SwarmDirectory) -> None:
     report = finish(swarm.up("--cycles", "5", "--consensus", "raft"))
     assert_nothing_lost(report)

@@ -21,8 +21,9 @@ from cryptography.x509 import Certificate
 from protocol.errors import PeerViolation
 from protocol.identity import Identity
 from protocol.pki import CLIENT, SERVER, Authority, Subject, admit
-from protocol.quic.connection import PACKETS_PER_KEY, SwarmConnection, UnpacedSending
-from protocol.quic.settings import DATAGRAM_BYTES_MAX, PROFILES, Profile, quic_configuration
+from protocol.quic.backend import PACKETS_PER_KEY
+from protocol.quic.connection import SwarmConnection, UnpacedSending, quic_configuration
+from protocol.quic.settings import DATAGRAM_BYTES_MAX, PROFILES, Profile
 from protocol.roster import Agent, Role
 from tests.oracles.clusters import CLUSTER, Cluster, make_cluster
 

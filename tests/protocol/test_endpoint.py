@@ -19,7 +19,7 @@ from protocol.endpoint import Endpoint, client_request
 from protocol.errors import LocalMisuse, Unavailable, UsageError
 from protocol.quic.settings import DATAGRAM_BYTES_MAX, profile_named
 from protocol.roster import Roster
-from tests.oracles.clusters import CLUSTER, CLUSTER_ID, Cluster, make_cluster
+from tests.oracles.clusters import CLUSTER, CLUSTER_ID, TRANSPORT_PAIRS, Cluster, make_cluster
 from tests.oracles.strangers import Recorder, until
 
 Start = Callable[..., Any]
@@ -35,9 +35,11 @@ def cluster(issued: Cluster) -> Cluster:
     return issued.moved()
 
 
-@pytest.fixture
-async def start(cluster: Cluster) -> AsyncIterator[Start]:
+@pytest.fixture(params=TRANSPORT_PAIRS)
+async def start(cluster: Cluster, request: pytest.FixtureRequest) -> AsyncIterator[Start]:
+    """Endpoints of a cluster whose first agent, which dials all others, may use another library than they do."""
     running: list[Endpoint] = []
+    dialler, listener = request.param.split(" dials ")
 
     async def begin(agent_id: str, **options: Any) -> tuple[Endpoint, Recorder]:
         recorder = Recorder()
@@ -48,6 +50,7 @@ async def start(cluster: Cluster) -> AsyncIterator[Start]:
             on_message=recorder.on_message,
             on_peer_change=recorder.on_peer_change,
             rng=random.Random(7),
+            transport=dialler if agent_id == "trader-1" else listener,
             **options,
         )
         await endpoint.start()

@@ -1,0 +1,236 @@
+"""What we rely on inside qh3, public or not, and what it does together with aioquic. Without sockets or clocks."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+from qh3 import tls
+from qh3.quic import events
+from qh3.quic.connection import QuicConnection
+from qh3.quic.tls_bridge import QuicTlsBridge, QuicTlsCryptoData
+
+from protocol.errors import PeerViolation
+from protocol.identity import Identity
+from protocol.pki import CLIENT, SERVER, admit
+from protocol.quic.backend import Connection, backend_for
+from protocol.quic.qh3_connection import CRYPTO_PIECE_BYTES, Qh3Connection
+from protocol.quic.settings import PROFILES
+from protocol.roster import Agent
+from tests.oracles.clusters import TRANSPORT_PAIRS, Cluster, make_cluster
+
+CLIENT_ADDRESS = ("127.0.0.1", 1)
+SERVER_ADDRESS = ("127.0.0.1", 2)
+SIZES = (1200, 1280, 1452, 8952, 16384)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Cluster:
+    return make_cluster(tmp_path_factory.mktemp("qh3"))
+
+
+class Pair:
+    """A dialler and a listener on libraries of their own, and a clock that moves when we say so."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        libraries: str = "qh3 dials qh3",
+        *,
+        sizes: tuple[int, int] = (16384, 16384),
+        listener: Identity | None = None,
+    ) -> None:
+        dialling, listening = libraries.split(" dials ")
+        profiles = [replace(PROFILES["loopback"], max_datagram_bytes=size) for size in sizes]
+        self.now = 100.0
+        self.client: Connection = backend_for(dialling, cluster.identity("trader-1"), profiles[0]).dial(
+            lambda leaf: admit(cluster.roster, leaf, SERVER, cluster.agent("risk-1"))
+        )
+        self.client.connect(SERVER_ADDRESS, now=self.now)
+        first = self.client.datagrams_to_send(self.now)
+        destination = first[0][0][6 : 6 + first[0][0][5]]
+        self.server: Connection = backend_for(listening, listener or cluster.identity("risk-1"), profiles[1]).accept(
+            destination, lambda leaf: admit(cluster.roster, leaf, CLIENT), lambda connection_id: connection_id * 2
+        )
+        assert not self.server.begun
+        for data, _ in first:
+            self.server.receive_datagram(data, CLIENT_ADDRESS, self.now)
+
+    def exchange(self, rounds: int = 8) -> list[int]:
+        """Sizes of the datagrams that went to the server."""
+        sizes = []
+        for _ in range(rounds):
+            for sender, receiver, address in (
+                (self.server, self.client, SERVER_ADDRESS),
+                (self.client, self.server, CLIENT_ADDRESS),
+            ):
+                timer = sender.get_timer()
+                if timer is not None and timer <= self.now:
+                    sender.handle_timer(self.now)
+                datagrams = [data for data, _ in sender.datagrams_to_send(self.now)]
+                sizes += [len(data) for data in datagrams if sender is self.client]
+                for data in datagrams:
+                    receiver.receive_datagram(data, address, self.now)
+            self.now += 0.01
+        return sizes
+
+
+def heard(connection: Connection) -> list[Any]:
+    found = []
+    while (event := connection.next_event()) is not None:
+        found.append(event)
+    return found
+
+
+def named(connection: Connection, name: str) -> list[Any]:
+    return [event for event in heard(connection) if type(event).__name__ == name]
+
+
+def test_version_is_the_one_that_was_read() -> None:
+    assert version("qh3") == "2.1.0"
+
+
+def test_members_that_we_override_or_read(cluster: Cluster) -> None:
+    assert list(inspect.signature(QuicConnection._create_tls).parameters) == ["self", "remote_source_cid"]
+    assert list(inspect.signature(QuicConnection.receive_datagram).parameters) == ["self", "data", "addr", "now"]
+    assert list(inspect.signature(QuicTlsBridge.next_crypto_data).parameters) == ["self"]
+    assert list(inspect.signature(QuicTlsBridge.serialize_transport_parameters).parameters) == ["self"]
+    parameters = inspect.signature(QuicTlsBridge._on_traffic_secret).parameters
+    assert list(parameters) == ["self", "direction", "epoch", "cipher_suite", "secret"]
+    assert list(inspect.signature(QuicTlsCryptoData).parameters) == ["epoch", "offset", "data"]
+    pair = Pair(cluster)
+    pair.exchange()
+    for connection in (pair.client, pair.server):
+        assert isinstance(connection, Qh3Connection)
+        assert connection._handshake_confirmed is True and connection._close_event is None
+        assert connection._core is not None and connection._core.received_authenticated_packet
+        assert connection._core.smoothed_rtt is not None and connection.round_trip_s > 0
+        assert isinstance(connection._tls, QuicTlsBridge) and not connection._tls._outbound
+        assert connection._tls.tls.key_schedule is not None
+
+
+def test_event_names_are_those_of_the_other_library() -> None:
+    from aioquic.quic import events as theirs
+
+    for name in ("StreamDataReceived", "HandshakeCompleted", "ConnectionTerminated", "ConnectionIdIssued",
+                 "ConnectionIdRetired", "StreamReset", "StopSendingReceived"):  # fmt: skip
+        ours, other = getattr(events, name), getattr(theirs, name)
+        assert set(inspect.signature(ours).parameters) == set(inspect.signature(other).parameters)
+
+
+# --- both libraries together ---
+
+
+@pytest.mark.parametrize("libraries", TRANSPORT_PAIRS)
+@pytest.mark.parametrize("sizes", [(a, b) for a in SIZES for b in SIZES])
+def test_handshake_and_exporter_whatever_the_datagrams(
+    cluster: Cluster, libraries: str, sizes: tuple[int, int]
+) -> None:
+    pair = Pair(cluster, libraries, sizes=sizes)
+    pair.exchange()
+    assert named(pair.client, "HandshakeCompleted") and named(pair.server, "HandshakeCompleted")
+    assert pair.client.exporter is not None and len(pair.client.exporter) == 32
+    assert pair.client.exporter == pair.server.exporter
+    assert pair.client.certified == cluster.agent("risk-1")
+    asked = libraries.endswith(" aioquic")
+    assert pair.server.certified == (cluster.agent("trader-1") if asked else None)
+
+
+@pytest.mark.parametrize("chain", [0, 1, 3])
+def test_a_long_certificate_chain_passes_the_limit_on_unproved_addresses(cluster: Cluster, chain: int) -> None:
+    identity = cluster.identity("risk-1")
+    pair = Pair(
+        cluster, "aioquic dials qh3", listener=replace(identity, certificate_chain=(identity.certificate,) * chain)
+    )
+    pair.exchange()
+    assert named(pair.client, "HandshakeCompleted") and named(pair.server, "HandshakeCompleted")
+
+
+def test_the_library_alone_gives_up_on_large_handshake_frames(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Why handshake data goes in pieces. If this fails the pieces may grow."""
+    monkeypatch.setattr("protocol.quic.qh3_connection.CRYPTO_PIECE_BYTES", 100_000)
+    with pytest.raises(Exception, match="capacity exhausted"):
+        Pair(cluster, "aioquic dials qh3").exchange()
+    assert CRYPTO_PIECE_BYTES <= 28
+
+
+@pytest.mark.parametrize("libraries", TRANSPORT_PAIRS)
+def test_large_datagrams_carry_data_unharmed(cluster: Cluster, libraries: str) -> None:
+    pair = Pair(cluster, libraries)
+    pair.exchange()
+    heard(pair.client), heard(pair.server)
+    data = bytes(range(256)) * 1000
+    pair.client.send_stream_data(4, data)
+    sizes = pair.exchange(40)
+    received = b"".join(event.data for event in named(pair.server, "StreamDataReceived"))
+    assert received == data
+    assert 8000 < max(sizes) <= 16384
+    assert not pair.client.has_unsent and pair.server.has_stream(4) and not pair.server.has_stream(8)
+
+
+@pytest.mark.parametrize("libraries", ["qh3 dials qh3", "qh3 dials aioquic"])
+def test_dialler_refuses_before_its_owner_hears_of_it(cluster: Cluster, libraries: str) -> None:
+    pair = Pair(cluster, libraries, listener=cluster.identity("risk-2"))
+    pair.exchange()
+    assert not named(pair.client, "HandshakeCompleted")
+    assert pair.client.refusal == "certificate_mismatch" and pair.client.certified is None
+    pair.exchange(1)
+    assert pair.server.closing is not None and pair.server.closed_by_peer
+    assert pair.server.closing.reason_phrase.startswith("certificate_mismatch")
+
+
+def test_a_listener_of_another_authority_is_refused(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = make_cluster(tmp_path_factory.mktemp("elsewhere"))
+    pair = Pair(cluster, listener=replace(elsewhere.identity("risk-1"), agent=cluster.agent("risk-1")))
+    pair.exchange()
+    assert not named(pair.client, "HandshakeCompleted")
+    assert pair.client.closing is not None
+    assert pair.client.closing.error_code in {0x100 + 42, 0x100 + 48}
+
+
+def test_keys_are_renewed_after_a_number_of_packets(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("protocol.quic.qh3_connection.PACKETS_PER_KEY", 3)
+    pair = Pair(cluster)
+    pair.exchange()
+    assert isinstance(pair.client, Qh3Connection) and pair.client._core is not None
+    before = pair.client._core.send_key_phase
+    for number in range(6):
+        pair.client.send_stream_data(0, bytes([number]))
+        pair.exchange(2)
+    pair.client.renew_keys_if_due()
+    pair.client.send_stream_data(0, b"under the new key")
+    pair.exchange()
+    assert pair.client._core.send_key_phase != before
+    assert named(pair.server, "StreamDataReceived")[-1].data == b"under the new key"
+
+
+def test_listener_gives_our_reset_token(cluster: Cluster) -> None:
+    pair = Pair(cluster)
+    pair.exchange()
+    assert pair.client.reset_token_of_peer == pair.server.host_cid * 2
+    assert pair.server.reset_token_of_peer == b""
+
+
+def test_rubbish_does_not_begin_a_connection(cluster: Cluster) -> None:
+    server = backend_for("qh3", cluster.identity("risk-1"), PROFILES["loopback"]).accept(
+        bytes(8), _nobody, lambda connection_id: connection_id * 2
+    )
+    server.receive_datagram(bytes(1500), CLIENT_ADDRESS, 1.0)
+    assert not server.begun
+    assert server.datagrams_to_send(1.0) == []
+
+
+def test_no_session_tickets(cluster: Cluster) -> None:
+    pair = Pair(cluster)
+    pair.exchange()
+    assert isinstance(pair.server, Qh3Connection) and isinstance(pair.server.tls, tls.Context)
+    assert pair.server.tls.new_session_ticket_cb is None and pair.server.tls.get_session_ticket_cb is None
+
+
+def _nobody(certificate: object) -> Agent:
+    raise PeerViolation("agent_unknown", "for this test")
