@@ -80,6 +80,7 @@ def _run_section(
         "interrupted_cycles": trader["interrupted_cycles"],
         "escalated_intents": trader["escalated"],
         "rate_per_s": options.rate_per_s,
+        "network": options.network,
         "late_cycles": trader["late_cycles"],
         "windows_searched": trader["windows_searched"],
         "windows_compared": trader["windows_compared"],

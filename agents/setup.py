@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import structlog
 from agents.config import ClusterConfig
 from agents.data import catalog
 from agents.data.dataset import Dataset, load_csv
+from agents.network_cuts import CutsOf
 from agents.switches import MODES, Switches
 from agents.transports import check_transports, transport_of
 from consensus.assembly import ReplicaSettings
@@ -31,6 +33,8 @@ from protocol.endpoint import Endpoint, OnMessage, OnPeerChange
 from protocol.errors import PeerViolation, UsageError
 from protocol.identity import Identity, Verifier, load_identity
 from protocol.messages import Frame, Outcome, SignedCommand, SliceGrant
+from protocol.quic.chaos import ChaosPort, Impairment, parse_network
+from protocol.quic.port import DatagramPort, UdpPort
 from protocol.roster import Agent, Role, Roster
 from protocol.signing import command_digest
 
@@ -57,6 +61,8 @@ class RunOptions:
     """Overrides the address to listen on, where the roster's name is not an own address (containers)."""
     transports: tuple[str, ...] = ()
     """Overrides the QUIC library: ``NAME`` for all agents, ``AGENT=NAME`` for one."""
+    network: str = ""
+    """What everything that an agent sends goes through, as ``quic.chaos.parse_network`` reads it; empty: the host's."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,17 @@ class Setup:
             bind_host=self.options.bind_host or None,
             rng=self.rng("endpoint"),
             logger=self.log,
+            port=self._port(),
         )
+
+    def _port(self) -> DatagramPort:
+        """The same seed gives the same impairment, whatever the process."""
+        if not self.options.network:
+            return UdpPort()
+        rng = random.Random(f"{self.config.file.seed}/{self.agent.id}/network")
+        impairment = Impairment(parse_network(self.options.network), rng)
+        cuts = CutsOf(self.data_dir.parent, self.roster, self.agent)
+        return ChaosPort(UdpPort(), impairment, time.monotonic, cuts)
 
     def replica_settings(self) -> ReplicaSettings:
         file = self.config.file

@@ -28,6 +28,8 @@ class CurrentRun(msgspec.Struct, frozen=True):
     run_id: str
     codec: str
     run_dir: str
+    network: str = ""
+    """What the agents' datagrams go through; only then can they be cut off."""
 
 
 def write_current(config: ClusterConfig, current: CurrentRun) -> Path:

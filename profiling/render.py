@@ -114,6 +114,8 @@ def summary_table(report: dict[str, Any]) -> Table:
     )
     if run.get("rate_per_s"):
         table.add_row("market", Text(f"{run['rate_per_s']:g} bars a second, {run['late_cycles']:,} taken late"))
+    if run.get("network"):
+        table.add_row("network", Text(f"impaired: {run['network']}"))
     table.add_row("data", Text(f"{data['name']} ({origin}){seed}"))
     if run.get("windows_searched"):
         refused = 1.0 - run["windows_compared"] / run["windows_searched"]

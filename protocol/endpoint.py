@@ -29,6 +29,7 @@ from protocol.probe import client_request
 from protocol.quic.backend import AIOQUIC
 from protocol.quic.driver import Driver
 from protocol.quic.link import ENDINGS_WITHOUT_BLAME, Closed
+from protocol.quic.port import DatagramPort
 from protocol.quic.settings import Profile, check_address, is_address, profile_named, resolve
 from protocol.roster import Agent, Role, Roster, may_talk
 
@@ -57,6 +58,7 @@ class Endpoint:
 
     ``rng`` jitters reconnection. ``bind_host`` overrides the roster's host for binding, as in containers. ``profile``
     is a name of ``quic.settings.PROFILES`` or a ``Profile``, ``transport`` one of ``quic.backend.TRANSPORTS``.
+    ``port`` and ``clock`` (seconds) put it on another network and into another time than this host's.
     """
 
     def __init__(
@@ -75,6 +77,8 @@ class Endpoint:
         rng: random.Random | None = None,
         epoch: int | None = None,
         logger: Any = None,
+        port: DatagramPort | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.codec = codec
         self.limits = _limits(limits, batch_max)
@@ -85,6 +89,7 @@ class Endpoint:
         self._on_peer_change = on_peer_change
         self._profile = profile_named(profile) if isinstance(profile, str) else profile
         self._transport = transport
+        self._clock = clock
         self._bind_host = bind_host
         self._rng = rng or random.Random()
         self._logger = logger or structlog.get_logger().bind(agent=identity.agent.id)
@@ -107,6 +112,8 @@ class Endpoint:
             before_flush=self._write_waiting,
             logger=self._logger,
             transport=transport,
+            port=port,
+            clock=clock,
         )
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -190,7 +197,7 @@ class Endpoint:
             },
             "probes": len(self._probes),
             "refused": dict(self.refused),
-            "socket": {"receive_buffer_bytes": receive, "send_buffer_bytes": send, **self._driver.counters},
+            "socket": {"receive_buffer_bytes": receive, "send_buffer_bytes": send, **self._driver.statistics},
         }
 
     def last_refusal(self, index: int) -> str | None:
@@ -211,7 +218,7 @@ class Endpoint:
             if peer is not None:
                 await peer.gone.wait()
             back_off_s = BACK_OFF_S_MIN if peer is not None and peer.greeted else min(2 * back_off_s, BACK_OFF_S_MAX)
-            banned_s = self._banned_until.get(agent.index, 0.0) - time.monotonic()
+            banned_s = self._banned_until.get(agent.index, 0.0) - self._clock()
             await asyncio.sleep(max(banned_s, back_off_s * (0.5 + self._rng.random())))
 
     async def _dial(self, agent: Agent) -> Peer | None:
@@ -237,7 +244,7 @@ class Endpoint:
     def reason_to_refuse(self, peer: Peer) -> str | None:
         """Why a peer that has proved who it is may not come in all the same."""
         index = peer.agent.index
-        if time.monotonic() < self._banned_until.get(index, 0.0):
+        if self._clock() < self._banned_until.get(index, 0.0):
             return "banned"
         if peer.is_probe:
             return "too_many_probes" if len(self._probes) >= PROBES_MAX else None
@@ -267,7 +274,7 @@ class Endpoint:
 
     def on_offence(self, peer: Peer, violation: PeerViolation) -> bool:
         """Count it; after too many in a short time the peer is kept out for a while."""
-        index, now = peer.agent.index, time.monotonic()
+        index, now = peer.agent.index, self._clock()
         self._logger.warning("peer_offence", peer=peer.agent.id, reason=violation.reason, detail=violation.detail)
         offences = self._offences.setdefault(index, deque(maxlen=OFFENCES_MAX))
         offences.append(now)

@@ -20,6 +20,7 @@ MODULES: Final = {
     "executor": "agent",
     "health": "agent",
     "init": "cluster",
+    "network": "network",
     "pattern": "pattern",
     "report": "results",
     "risk": "agent",

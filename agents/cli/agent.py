@@ -14,6 +14,7 @@ from agents.cli.options import (
     config_option,
     data_option,
     log_options,
+    network_option,
     rate_option,
     run_options,
     switch_options,
@@ -34,7 +35,7 @@ def _agent_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--run-dir", type=click.Path(path_type=Path), default=None, help="Where state and traces go."
     )(command)
     command = click.option("--run-id", default="", help="Name of the run; all agents of one run share it.")(command)
-    return data_option(transport_option(switch_options(log_options("info")(config_option(command)))))
+    return data_option(network_option(transport_option(switch_options(log_options("info")(config_option(command))))))
 
 
 def _serve(role: Role, agent_id: str, build: Callable[[Setup], Serving], options: dict[str, Any]) -> int:
@@ -50,7 +51,7 @@ def _serve(role: Role, agent_id: str, build: Callable[[Setup], Serving], options
 def _run_options(options: dict[str, Any]) -> RunOptions:
     named = {
         name: options.pop(name)
-        for name in ("run_id", "run_dir", "cycles", "data", "rate_per_s", "bind_host", "transports")
+        for name in ("run_id", "run_dir", "cycles", "data", "rate_per_s", "bind_host", "transports", "network")
         if name in options
     }
     mode = options.pop("mode")

@@ -13,6 +13,7 @@ import click
 from agents import logs
 from agents.setup import RunOptions
 from agents.switches import MODES, Switches, switches_for
+from protocol.quic.chaos import parse_network
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -86,6 +87,18 @@ def transport_option(command: F) -> F:
     return click.option("--transport", "transports", multiple=True, metavar="NAME", help=text)(command)
 
 
+def network_option(command: F) -> F:
+    """``--network``: the impairment of everything that an agent sends."""
+    text = "Make the network worse: rtt=4ms,jitter=1ms,loss=0.1%,reorder=1%,bandwidth=100mbit. See `swarm network`."
+    return click.option("--network", default="", metavar="SPEC", help=text, callback=_checked_network)(command)
+
+
+def _checked_network(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if value:
+        parse_network(value)
+    return value
+
+
 def rate_option(hidden: bool = False) -> Callable[[F], F]:
     """``--rate``: the market's own clock."""
     text = "Bars a second that the market sends, in time or not. Default: the next when the trader is ready for it."
@@ -113,10 +126,11 @@ def run_options(
     rate_per_s: float = 0.0,
     bind_host: str = "",
     transports: tuple[str, ...] = (),
+    network: str = "",
 ) -> RunOptions:
     """Options of a start, with the mode's switches and the single ones thrown over them."""
     thrown = switches_for(mode, **switches)
-    return RunOptions(run_id, run_dir, cycles, mode, thrown, data, rate_per_s, bind_host, tuple(transports))
+    return RunOptions(run_id, run_dir, cycles, mode, thrown, data, rate_per_s, bind_host, tuple(transports), network)
 
 
 def as_arguments(options: RunOptions, config: Path, log_level: str) -> list[str]:
@@ -129,6 +143,8 @@ def as_arguments(options: RunOptions, config: Path, log_level: str) -> list[str]
         arguments += ["--run-dir", str(options.run_dir)]
     for transport in options.transports:
         arguments += ["--transport", transport]
+    if options.network:
+        arguments += ["--network", options.network]
     if options.data:
         arguments += ["--data", options.data]
     return arguments

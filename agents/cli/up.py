@@ -23,6 +23,7 @@ from agents.cli.options import (
     data_option,
     json_option,
     log_options,
+    network_option,
     rate_option,
     run_options,
     switch_options,
@@ -47,6 +48,7 @@ from protocol.errors import RunFailure
 @click.option("--runs", "runs_dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
 @click.option("--quiet", is_flag=True, help="No progress line and no logs below errors.")
 @data_option
+@network_option
 @transport_option
 @switch_options
 @json_option
@@ -64,6 +66,7 @@ def up(
     data: str,
     mode: str,
     transports: tuple[str, ...],
+    network: str,
     **switches: Any,
 ) -> int:
     """Start every agent as a process of its own, trade, report, stop.
@@ -74,9 +77,12 @@ def up(
     \b
     Example: swarm up --cycles 200 --mode baseline
     Example: swarm up --cycles 200 --transport qh3 --transport risk-1=aioquic
+    Example: swarm up --cycles 200 --network rtt=4ms,loss=0.1%
     """
     logs.configure(as_json=log_json, level="error" if quiet else log_level)
-    wanted = run_options(mode, switches, cycles=cycles, data=data, rate_per_s=rate_per_s, transports=transports)
+    wanted = run_options(
+        mode, switches, cycles=cycles, data=data, rate_per_s=rate_per_s, transports=transports, network=network
+    )
     loaded = _cluster(config)
     check_transports(transports, loaded.roster)
     dataset = load_data(loaded, data)
@@ -86,7 +92,7 @@ def up(
     options = replace(wanted, run_id=run_dir.name, run_dir=run_dir)
     ensure_warm(catalog.data_directory().parent)
     console = Console(stderr=True)
-    current = write_current(loaded, CurrentRun(options.run_id, options.switches.codec, str(run_dir)))
+    current = write_current(loaded, CurrentRun(options.run_id, options.switches.codec, str(run_dir), options.network))
     try:
         result = _supervise(loaded, options, log_level, console, show=not (quiet or log_json))
     finally:

@@ -1,8 +1,8 @@
-"""One UDP socket per agent that carries all of its connections: the only file that reads and writes datagrams.
+"""One UDP port per agent that carries all of its connections.
 
 The loop wakes us once for many datagrams; they are fed to their connections, events go to the owners as callbacks,
 and every connection that was touched is flushed once, at the end of the loop's tick, after its owner has written
-all that it wants to send. Time is ``time.monotonic()``; uvloop's own clock ticks in milliseconds.
+all that it wants to send. Time is ``time.monotonic()`` unless a test brings its own; uvloop's ticks in milliseconds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 import hmac
 import os
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -22,23 +21,20 @@ from aioquic.quic.packet import QuicProtocolVersion, encode_quic_version_negotia
 from profiling.span import span
 from profiling.stages import Operation
 from protocol.identity import Identity
-from protocol.quic.backend import AIOQUIC, Admission, Connection, backend_for
+from protocol.quic.backend import AIOQUIC, Address, Admission, Connection, backend_for
 from protocol.quic.link import Closed, Link, LinkOwner
+from protocol.quic.port import DatagramPort, UdpPort
 from protocol.quic.settings import (
     CONNECTION_ID_BYTES,
     DATAGRAM_BYTES_MIN,
     KEEP_ALIVE_S,
     SOCKET_BUFFER_BYTES,
     Profile,
-    bind_udp,
     check_address,
 )
 from protocol.signing import digest
 
-Address = tuple[str, int]
-
 DATAGRAMS_PER_WAKE_UP: Final = 64
-DATAGRAM_BYTES_READ: Final = 65535
 GREETINGS_MAX: Final = 64
 """Connections that have not finished their greeting; more are not begun."""
 HOUSEKEEPING_S: Final = 0.5
@@ -66,6 +62,8 @@ class Driver:
         before_flush: Callable[[], int],
         logger: Any,
         transport: str = AIOQUIC,
+        port: DatagramPort | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._identity = identity
         self._profile = profile
@@ -73,6 +71,8 @@ class Driver:
         self._accept = accept
         self._before_flush = before_flush
         self._logger = logger
+        self._port = port if port is not None else UdpPort()
+        self._clock = clock
         self._backend = backend_for(transport, identity, profile)
         self._reset_key = digest(b"swarm/stateless-reset/1", identity.signing_key.private_bytes_raw())
         self._links: dict[Link, None] = {}
@@ -84,18 +84,17 @@ class Driver:
         self._timer_at = 0.0
         self._housekeeping: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._socket: socket.socket | None = None
+        self._open = False
         self.counters: Counter[str] = Counter()
 
     # --- life -------------------------------------------------------------------------------------------------------
 
     def open(self, host: str, port: int) -> None:
         """Bind and begin to read. ``host`` is a resolved IPv4 address. Raises ``UsageError``."""
-        assert self._socket is None, "a driver is opened once"
-        udp = bind_udp(self._identity.agent.id, host, port)
-        self._socket = udp
+        assert self._loop is None, "a driver is opened once"
+        self._port.open(self._identity.agent.id, host, port, self._on_readable)
+        self._open = True
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(udp.fileno(), self._on_readable)
         self._housekeeping = self._loop.call_later(HOUSEKEEPING_S, self._keep_house)
         granted = self.buffer_bytes
         if min(granted) < SOCKET_BUFFER_BYTES:
@@ -103,23 +102,23 @@ class Driver:
 
     @property
     def local_address(self) -> Address:
-        assert self._socket is not None, "the driver is open"
-        host, port = self._socket.getsockname()
-        return host, port
+        return self._port.local_address
+
+    @property
+    def statistics(self) -> dict[str, int]:
+        """Counters of the driver and of what carries its datagrams."""
+        return {**self.counters, **self._port.counters}
 
     @property
     def buffer_bytes(self) -> tuple[int, int]:
-        """What the kernel granted for receiving and sending, in its own accounting (twice the payload on Linux)."""
-        if self._socket is None:
-            return 0, 0
-        receive = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-        return receive, self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        """Room for datagrams that wait, for receiving and for sending."""
+        return self._port.buffer_bytes
 
     def connect(self, address: Address, owner: LinkOwner, admission: Admission) -> Link:
         """Begin a connection to a resolved IPv4 address; the owner hears how it goes. Raises ``UsageError``."""
         check_address(self._profile, self._identity.agent.id, address[0])
         connection = self._backend.dial(admission)
-        now = time.monotonic()
+        now = self._clock()
         link = self._register(connection, owner, address, now)
         connection.connect(address, now=now)
         self.touch(link)
@@ -127,7 +126,7 @@ class Driver:
 
     def close(self) -> None:
         """Tell all peers and stop, without waiting for anybody."""
-        now = time.monotonic()
+        now = self._clock()
         for link in list(self._links):
             link.close(0, "shutdown")
             link.finish(now, wait=False)
@@ -138,10 +137,8 @@ class Driver:
         for handle in (self._timer, self._housekeeping):
             if handle is not None:
                 handle.cancel()
-        if self._socket is not None and self._loop is not None:
-            self._loop.remove_reader(self._socket.fileno())
-            self._socket.close()
-            self._socket = None
+        self._open = False
+        self._port.close()
 
     # --- end of the tick --------------------------------------------------------------------------------------------
 
@@ -157,16 +154,16 @@ class Driver:
 
     def transmit(self, link: Link) -> None:
         """Send what a connection has ready now, for words that must leave before the connection closes."""
-        self._transmit(link, time.monotonic())
+        self._transmit(link, self._clock())
 
     def _flush(self) -> None:
         try:
             trace = self._before_flush()  # while the flag stands, so that what it writes joins this flush
         finally:
             self._flush_scheduled = False
-        if self._socket is None:
+        if not self._open:
             return
-        now = time.monotonic()
+        now = self._clock()
         touched, self._touched = self._touched, {}
         with span(Operation.BATCH_FLUSH, trace):
             for link, must_send in touched.items():
@@ -188,9 +185,9 @@ class Driver:
             self._send(data, address)
 
     def _send(self, data: bytes, address: Address) -> None:
-        assert self._socket is not None, "nothing is flushed after close"
+        assert self._open, "nothing is flushed after close"
         try:
-            self._socket.sendto(data, address)
+            self._port.send(data, address)
         except (BlockingIOError, InterruptedError):
             self.counters["datagrams_dropped"] += 1  # as good as lost on the way: QUIC sends it again
             return
@@ -216,7 +213,7 @@ class Driver:
 
     def _on_timer(self) -> None:
         self._timer = None
-        now = time.monotonic()
+        now = self._clock()
         for link in list(self._links):
             if link.deadline <= now:
                 link.connection.handle_timer(now)
@@ -227,7 +224,7 @@ class Driver:
     def _keep_house(self) -> None:
         assert self._loop is not None, "set when the driver was opened"
         self._housekeeping = self._loop.call_later(HOUSEKEEPING_S, self._keep_house)
-        now = time.monotonic()
+        now = self._clock()
         for link in list(self._links):
             if link.closed:
                 continue
@@ -243,16 +240,13 @@ class Driver:
     # --- what arrives -----------------------------------------------------------------------------------------------
 
     def _on_readable(self) -> None:
-        udp = self._socket
-        if udp is None:
-            return
-        now = time.monotonic()
+        now, receive = self._clock(), self._port.receive
         fed: dict[Link, None] = {}
         for _ in range(DATAGRAMS_PER_WAKE_UP):
-            try:
-                data, address = udp.recvfrom(DATAGRAM_BYTES_READ)
-            except (BlockingIOError, InterruptedError):
+            received = receive()
+            if received is None:
                 break
+            data, address = received
             self.counters["datagrams_in"] += 1
             self.counters["bytes_in"] += len(data)
             link = self._route(data, address, now)

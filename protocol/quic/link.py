@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from protocol.quic.backend import Connection
+from protocol.quic.backend import Address, Connection
 from protocol.quic.settings import HANDSHAKE_TIMEOUT_S
 from protocol.roster import Agent
 
 if TYPE_CHECKING:
-    from protocol.quic.driver import Address, Driver
+    from protocol.quic.driver import Driver
 
 ENDINGS_WITHOUT_BLAME: Final = frozenset({
     "shutdown", "request_done", "replaced", "idle_timeout", "peer_restarted", "unreachable",

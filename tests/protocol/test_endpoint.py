@@ -138,7 +138,7 @@ async def test_send_never_blocks_and_says_no_when_the_queue_is_full(start: Start
 
 async def test_send_says_no_while_the_peer_does_not_read(start: Start) -> None:
     low, _, high, _ = await pair(start)
-    high._driver._loop.remove_reader(high._driver._socket.fileno())  # type: ignore[union-attr]
+    high._driver._loop.remove_reader(high._driver._port._socket.fileno())  # type: ignore[attr-defined,union-attr]
     message = m.Submit(1, True, m.SignedCommand(1, 0, bytes(500_000), bytes(64)))
     taken = 0
     while low.send(1, message, channel=Channel.BULK):
@@ -203,10 +203,8 @@ def _kill(endpoint: Endpoint) -> None:
     for task in endpoint._dialling:
         task.cancel()
     driver = endpoint._driver
-    assert driver._socket is not None and driver._loop is not None
-    driver._loop.remove_reader(driver._socket.fileno())
-    driver._socket.close()
-    driver._socket = None
+    driver._open = False
+    driver._port.close()
     for handle in (driver._timer, driver._housekeeping):
         if handle is not None:
             handle.cancel()
