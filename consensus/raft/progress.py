@@ -32,7 +32,12 @@ class Progress:
         self.contact_ns = now_ns
         """When the follower last answered in this term."""
         self.promises_broken = 0
-        """How often the follower lacked what it had confirmed: another disk under its name, or a liar."""
+        """How often the follower lacked what it had confirmed: another disk under its name, or a liar.
+
+        It is counted and shown, and its later answers still count: what it confirms from now on is on the disk that
+        it has now. What had counted before cannot be taken back, so refusing it would cost progress and mend nothing.
+        With q = ceil((n+f+1)/2) one such replica is within f; in profile ``raft`` an operator must act on it.
+        """
         self.commit_sent = 0
         self.inflight_max = inflight_max
         self._inflight: deque[int] = deque()

@@ -19,6 +19,9 @@ order. Replicas are named 0, 1, 2, and so on; a log is shown as the terms of its
     fast-disk 0            and now they are done
     crash 0                lose the machine and its open writes
     restart 0              come back from the disk
+    displace 3             a process under 3's name, with an empty disk, takes its place
+    return 3               and the true one is back, with the disk that it had
+    connect 0 3            tell 0 that it has a new connection to 3
     show                   print every replica
 """
 
@@ -32,7 +35,7 @@ from consensus.machine import HardState
 from consensus.raft.config import RaftConfig, Role
 from protocol.codes import EntryKind
 from protocol.messages import AppendEntries, AppendEntriesResponse, Entry, Message, RequestVote, RequestVoteResponse
-from tests.oracles.raft_cluster import MILLISECOND_NS, Host, Judge
+from tests.oracles.raft_cluster import MILLISECOND_NS, Disk, Host, Judge
 
 
 class Script:
@@ -45,6 +48,7 @@ class Script:
         self._inbox: list[tuple[int, int, Message]] = []
         self._cut: set[tuple[int, int]] = set()
         self._slow: set[int] = set()
+        self._aside: dict[int, Disk] = {}
         self._quiet = False
 
     def run(self, commands: list[str]) -> str:
@@ -137,6 +141,18 @@ class Script:
         self.hosts[int(own)].restart()
         self.hosts[int(own)].raft.tick(self.now_ns)
 
+    def do_displace(self, own: str) -> None:
+        host = self.hosts[int(own)]
+        self._aside[host.own] = host.disk
+        self._replace_disk(host, Disk())
+
+    def do_return(self, own: str) -> None:
+        host = self.hosts[int(own)]
+        self._replace_disk(host, self._aside.pop(host.own))
+
+    def do_connect(self, own: str, peer: str) -> None:
+        self.hosts[int(own)].raft.peer_connected(int(peer), self.now_ns)
+
     def do_show(self) -> None:
         for host in self.hosts:
             if host.machine is None:
@@ -149,6 +165,14 @@ class Script:
                 f"{host.own}: {raft.role.value} of term {raft.term}, leader {leader}, "
                 f"committed {raft.commit_index}, log {terms}"
             )
+            for follower, progress in raft.status()["followers"].items():
+                if progress["promises_broken"]:
+                    self._say(f"{host.own}: {follower} lacked what it had confirmed")
+
+    def _replace_disk(self, host: Host, disk: Disk) -> None:
+        host.crash()
+        host.disk = disk
+        self.do_restart(str(host.own))
 
     def _settle(self) -> None:
         """Let every replica perform its Readys; disks that are not slow finish at once."""
