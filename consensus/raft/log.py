@@ -81,15 +81,15 @@ class Log:
                 return position
         return None
 
-    def match_hint(self, refused_index: int, refused_term: int) -> int:
-        """The highest index worth trying after a refusal at (``refused_index``, ``refused_term``).
+    def match_hint(self, index: int, term: int) -> int:
+        """The highest index, at most ``index``, at which the other log may match if its term there is ``term``.
 
-        The leader's terms below that point are at most ``refused_term``, so that entries of a later term cannot match
-        and whole terms are skipped in one round trip (end of section 5.3). Own entries of an earlier term may
-        match, so each costs a round: the answer has no field for a term by which the leader could skip too.
+        The other log's terms up to that point are at most ``term``, so that entries of a later term cannot
+        match and a whole term is skipped in one round trip (end of section 5.3). Followers use it on what a leader
+        tried, and leaders on the hint that comes back, so that both sides skip.
         """
-        index = min(refused_index - 1, self.last_index)
-        while index > 0 and self._entries[index - 1].term > refused_term:
+        index = min(index, self.last_index)
+        while index > 0 and self._entries[index - 1].term > term:
             index -= 1
         return index
 

@@ -78,14 +78,15 @@ class Progress:
         self.next = max(self.next, self.match + 1)
         return news
 
-    def refused(self, hint: int) -> bool:
-        """The follower lacks the entry before ``next``. False when the refusal is an old one: a true refusal hints
-        below what was tried, and never below what the follower has already confirmed."""
+    def refused(self, hint: int, worth_trying: int) -> bool:
+        """The follower lacks the entry before ``next`` and names ``hint``; the own log can match it no later than at
+        ``worth_trying``. False when the refusal is an old one: a true refusal hints below what was tried, and never
+        below what the follower has already confirmed."""
         if not self.match <= hint < self.next - 1:
             return False
         self.promises_broken += hint < self.confirmed  # an honest hint never lies below what was acknowledged
         self.state = ProgressState.PROBE
-        self.next = hint + 1
+        self.next = max(self.match, worth_trying) + 1
         self._inflight.clear()
         self._probe_sent = False
         return True

@@ -24,8 +24,10 @@ class Replication(Elections):
         if self.log.term_at(previous) != message.previous_log_term:
             if previous <= self.commit_index:
                 return self._ignore("append contradicts what is committed")
-            hint = self.log.match_hint(previous, message.previous_log_term)
-            return self._reply(message.leader, AppendEntriesResponse(self.term, self.own, False, hint))
+            hint = self.log.match_hint(previous - 1, message.previous_log_term)
+            hint_term = self.log.term_at(hint)
+            assert hint_term is not None
+            return self._reply(message.leader, AppendEntriesResponse(self.term, self.own, False, hint, hint_term))
         return self._accept_entries(message)
 
     def _accept_entries(self, message: AppendEntries) -> None:
@@ -49,7 +51,8 @@ class Replication(Elections):
         progress = leadership.followers[message.follower]
         progress.contact_ns = self._now_ns
         if not message.success:
-            return None if progress.refused(message.match_index) else self._ignore("old refusal")
+            worth_trying = self.log.match_hint(message.match_index, message.hint_term)
+            return None if progress.refused(message.match_index, worth_trying) else self._ignore("old refusal")
         return self._advance_commit(leadership) if progress.accepted(message.match_index) else None
 
     def _advance_commit(self, leadership: Leadership) -> None:

@@ -54,8 +54,8 @@ def test_an_acknowledgement_never_overtakes_an_earlier_write() -> None:
 def test_refuses_an_append_without_its_predecessor() -> None:
     """Figure 2, AppendEntries receiver, rule 2: consistency check, with a hint how far to go back."""
     driver = Driver(log_of(1, 1, 2))
-    assert driver.exchange(append(3, (7, 3), 0, 3)) == [AppendEntriesResponse(3, 0, False, 3)]
-    assert driver.exchange(append(3, (3, 3), 0, 3)) == [AppendEntriesResponse(3, 0, False, 2)]
+    assert driver.exchange(append(3, (7, 3), 0, 3)) == [AppendEntriesResponse(3, 0, False, 3, 2)]
+    assert driver.exchange(append(3, (3, 3), 0, 3)) == [AppendEntriesResponse(3, 0, False, 2, 1)]
     assert terms_of(driver) == [1, 1, 2]
 
 
@@ -317,15 +317,24 @@ def test_backs_off_to_the_hint_and_ignores_old_refusals() -> None:
     """Section 5.3: the leader goes back until the logs meet."""
     driver = Driver(log_of(1, 1, 2, 2))
     driver.become_leader()
-    driver.step(AppendEntriesResponse(3, 1, False, 2))
+    driver.step(AppendEntriesResponse(3, 1, False, 2, 1))
     [probe] = sent_to(driver, 1)
     assert (probe.previous_log_index, probe.previous_log_term, len(probe.entries)) == (2, 1, 3)
-    driver.step(AppendEntriesResponse(3, 1, False, 2))
+    driver.step(AppendEntriesResponse(3, 1, False, 2, 1))
     assert sent_to(driver, 1) == []
     driver.acknowledge(5, 1)
     driver.step(AppendEntriesResponse(3, 1, False, 1))
     assert driver.raft.ignored["old refusal"] == 2
     assert driver.raft.status()["followers"][1]["match"] == 5
+
+
+def test_the_leader_skips_whole_terms_too() -> None:
+    """End of section 5.3: the follower's last entries are of a term that this log never saw."""
+    driver = Driver(log_of(1, 1, 3, 3, 3))
+    driver.become_leader()
+    driver.step(AppendEntriesResponse(4, 1, False, 4, 2))
+    [probe] = sent_to(driver, 1)
+    assert (probe.previous_log_index, probe.previous_log_term, len(probe.entries)) == (2, 1, 4)
 
 
 def test_readys_are_persisted_once_each_and_in_order() -> None:
@@ -366,7 +375,7 @@ def test_a_follower_that_comes_back_with_less_is_brought_up_to_date() -> None:
     assert leader.raft.commit_index == 4
     leader.raft.peer_connected(3, leader.now_ns)
     assert leader.drain()[-1] == AppendEntries(term, 0, 4, term, 4, ())
-    sent = leader.exchange(AppendEntriesResponse(term, 3, False, 1))
+    sent = leader.exchange(AppendEntriesResponse(term, 3, False, 1, 1))
     assert [item.index for item in sent[-1].entries] == [2, 3, 4]
     assert leader.raft.status()["followers"][3]["promises_broken"] == 1
     leader.acknowledge(4, 3)

@@ -213,8 +213,10 @@ def describe(message: Message) -> str:
         case AppendEntries(term, _, index, previous_term, commit, entries):
             carried = " ".join(describe_entry(entry) for entry in entries) or "nothing"
             return f"append term {term} after {index}/{previous_term}, commit {commit}: {carried}"
-        case AppendEntriesResponse(term, _, success, match_index):
-            return f"{'matches up to' if success else 'refused, try'} {match_index}, term {term}"
+        case AppendEntriesResponse(term, _, True, match_index):
+            return f"matches up to {match_index}, term {term}"
+        case AppendEntriesResponse(term, _, False, hint, hint_term):
+            return f"refused, try {hint}/{hint_term}, term {term}"
     raise AssertionError(message)
 
 
