@@ -71,18 +71,27 @@ class Raft(Replication):
             self._ask_for_votes()
 
     def propose(self, kind: int, payload: bytes) -> int | None:
-        """Append an entry and return its index, or None at once when this replica is not the leader.
+        """Append an entry and return its index, or None at once when it is refused; ``proposal_refusal`` says why.
 
         An index is no commitment: the entry is decided when it comes back in ``Ready.committed_entries`` with the term
         in which it was proposed. Proposals made before one ``take_ready`` travel together.
         """
         if not 0 <= kind <= 255:
             raise LocalMisuse(f"entry kind {kind} does not fit the wire: use an EntryKind")
-        if self.role is not Role.LEADER:
+        reason = self.proposal_refusal(len(payload))
+        if reason is not None:
+            self.proposals_refused[reason] += 1
             return None
-        index = self.log.last_index + 1
-        self.log.append((Entry(self.term, index, kind, payload),))
-        return index
+        assert self._leadership is not None
+        return self._leadership.append(kind, payload)
+
+    def proposal_refusal(self, payload_bytes: int) -> str | None:
+        """Why a proposal of this size would be refused now, as a stable label, or None."""
+        if self._leadership is None:
+            return "not the leader"
+        if not self._leadership.has_room(payload_bytes):
+            return "too many uncommitted bytes"
+        return None
 
     def peer_connected(self, peer: int, now_ns: int) -> None:
         """A new connection to a voter stands, and nothing that was said on the old one can arrive any more."""
@@ -112,10 +121,16 @@ class Raft(Replication):
         if ready.records or not self._writes:
             # Otherwise these wait: they may promise what an earlier Ready, still being written, records.
             ready.send_after_sync, self._send_after_sync = self._send_after_sync, []
-        if self._delivered_index < self.commit_index:
-            ready.committed_entries = self.log.entries_from(self._delivered_index + 1, self.commit_index)
-            self._delivered_index = self.commit_index
+        self._deliver(ready)
         return ready
+
+    def _deliver(self, ready: Ready) -> None:
+        """Committed entries, as many as one Ready may hold; the next one has the rest."""
+        undelivered = self.commit_index - self._delivered_index
+        if undelivered:
+            limit_bytes = self.config.committed_bytes_per_ready_max
+            ready.committed_entries = list(self.log.bounded(self._delivered_index + 1, undelivered, limit_bytes))
+            self._delivered_index = ready.committed_entries[-1].index
 
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` wants to be called: 0, that is at once, until the first input has told the time."""
@@ -153,6 +168,8 @@ class Raft(Replication):
             "durable_index": self.log.durable_index,
             "votes": sorted(voter for voter, granted in self._votes.items() if granted),
             "followers": {} if self._leadership is None else self._leadership.status(self._now_ns),
+            "uncommitted_bytes": 0 if self._leadership is None else self._leadership.uncommitted_bytes,
+            "proposals_refused": dict(self.proposals_refused),
             "quorum_losses": self.quorum_losses,
             "ignored": dict(self.ignored),
         }
@@ -165,7 +182,7 @@ class Raft(Replication):
         assert (self.role is Role.LEADER) == (self._leadership is not None) == (self.leader == self.own)
         if self._leadership is not None:
             assert self._voted_for == self.own and self._leadership.term == self.term
-            self._leadership.check_invariants()
+            self._leadership.check_invariants(self.commit_index)
         if self.role in (Role.PRE_CANDIDATE, Role.CANDIDATE):
             assert self.leader is None
             assert sum(self._votes.values()) < self.quorum_size

@@ -7,7 +7,7 @@ from consensus.raft.config import NOBODY, Role
 from consensus.raft.leadership import Leadership
 from consensus.raft.state import RaftState
 from protocol.codes import EntryKind
-from protocol.messages import Entry, RequestVote, RequestVoteResponse
+from protocol.messages import RequestVote, RequestVoteResponse
 
 
 class Elections(RaftState):
@@ -95,4 +95,4 @@ class Elections(RaftState):
             self.own, self.term, self._others, self.quorum_size, self.log, self.config, self._now_ns
         )
         # Entries of older terms are committed only under one of our own term (section 5.4.2), so we make one.
-        self.log.append((Entry(self.term, self.log.last_index + 1, EntryKind.NOOP, b""),))
+        self._leadership.append(EntryKind.NOOP, b"")

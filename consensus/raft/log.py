@@ -19,6 +19,11 @@ ENTRY_OVERHEAD_BYTES: Final = 32
 """What an entry adds to a message beside its payload."""
 
 
+def size_bytes(entries: Sequence[Entry]) -> int:
+    """What these entries weigh in every limit that is in bytes."""
+    return sum([len(entry.payload) + ENTRY_OVERHEAD_BYTES for entry in entries])
+
+
 @dataclass(slots=True, eq=False)
 class Write:
     """Entries on their way to the disk."""

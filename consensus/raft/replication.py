@@ -59,6 +59,7 @@ class Replication(Elections):
         """Commit what a quorum holds on disk, but count only entries of the own term (section 5.4.2, figure 8)."""
         index = leadership.quorum_match()
         if index > self.commit_index and self.log.term_at(index) == self.term:
+            leadership.committed(self.log.entries_from(self.commit_index + 1, index))
             self.commit_index = index
 
     def _tick_leader(self, leadership: Leadership) -> None:

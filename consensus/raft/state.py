@@ -41,6 +41,7 @@ class RaftState:
         self.term = hard_state.term
         self.leader: int | None = None
         self.ignored: Counter[str] = Counter()
+        self.proposals_refused: Counter[str] = Counter()
         self.quorum_losses = 0
         self.log = Log(entries)
         if self.log.last_term > self.term or not 0 <= applied_index <= self.log.last_index:

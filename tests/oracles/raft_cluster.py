@@ -171,6 +171,9 @@ NERVOUS: Final = RaftConfig(
     entries_per_append_max=4,
     bytes_per_append_max=400,
     inflight_appends_max=2,
+    inflight_bytes_max=600,
+    uncommitted_bytes_max=1500,
+    committed_bytes_per_ready_max=500,
 )
 """Short timeouts beside slow disks and networks: many elections, and many logs that differ."""
 

@@ -3,7 +3,8 @@
 A file is a list of blocks separated by empty lines; lines with ``#`` are for the reader. Commands of a block run in
 order. Replicas are named 0, 1, 2, and so on; a log is shown as the terms of its entries.
 
-    cluster 4 quorum=3     make the replicas, all followers without a log; entries=1 limits each append
+    cluster 4 quorum=3     make the replicas, all followers without a log; entries=1 limits each append,
+                           uncommitted=64 the leader's uncommitted bytes (an entry weighs 32 and its text)
     log 1 1 1 2            start replica 1 with this log, one number per entry's term; term=3 if it has seen a later one
     timeout 0              let time pass until replica 0 stands for election, and nobody else is ticked
     wait 100               let so many milliseconds pass; nobody is ticked
@@ -30,12 +31,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from consensus.machine import HardState
 from consensus.raft.config import RaftConfig, Role
 from protocol.codes import EntryKind
 from protocol.messages import AppendEntries, AppendEntriesResponse, Entry, Message, RequestVote, RequestVoteResponse
 from tests.oracles.raft_cluster import MILLISECOND_NS, Disk, Host, Judge
+
+_CONFIG_NAMES: Final = {"entries": "entries_per_append_max", "uncommitted": "uncommitted_bytes_max"}
 
 
 class Script:
@@ -58,10 +62,11 @@ class Script:
             getattr(self, "do_" + name.replace("-", "_"))(*arguments)
         return "\n".join(self._output or ["ok"])
 
-    def do_cluster(self, count: str, quorum: str, entries: str = "entries=256") -> None:
+    def do_cluster(self, count: str, *options: str) -> None:
         voters = tuple(range(int(count)))
-        size = int(quorum.removeprefix("quorum="))
-        config = RaftConfig(entries_per_append_max=int(entries.removeprefix("entries=")))
+        chosen = {name: int(value) for name, value in (option.split("=") for option in options)}
+        size = chosen["quorum"]
+        config = RaftConfig(**{_CONFIG_NAMES[name]: value for name, value in chosen.items() if name in _CONFIG_NAMES})
         self.hosts = [Host(own, voters, size, config, seed="script") for own in voters]
         self.judge = Judge(self.hosts, size)
         for host in self.hosts:
@@ -100,8 +105,10 @@ class Script:
             self._say(f"{own} was {before.value}, is {raft.role.value}")
 
     def do_propose(self, own: str, text: str) -> None:
-        index = self.hosts[int(own)].raft.propose(EntryKind.FRAME, text.encode())
-        self._say(f"{own} refuses {text}" if index is None else f"{own} appends {text} at {index}")
+        raft = self.hosts[int(own)].raft
+        reason = raft.proposal_refusal(len(text))
+        index = raft.propose(EntryKind.FRAME, text.encode())
+        self._say(f"{own} refuses {text}: {reason}" if index is None else f"{own} appends {text} at {index}")
 
     def do_deliver(self, how: str = "") -> None:
         self._quiet = how == "quiet"
