@@ -17,6 +17,7 @@ from typing import Any
 from consensus.machine import HardState, Ready
 from consensus.raft.admission import refusal_reason
 from consensus.raft.config import NOBODY, Role
+from consensus.raft.proposals import Outcome, Proposals, Standing
 from consensus.raft.replication import Replication
 from protocol.errors import LocalMisuse
 from protocol.messages import (
@@ -36,7 +37,8 @@ class Raft(Replication):
     One replica of the lane. ``own`` and ``voters`` are roster positions, ``own`` among them.
 
     ``hard_state`` and ``entries`` are what the storage holds; entries up to ``applied_index`` are known to be committed
-    and are not delivered again. Raises ``LocalMisuse`` when these do not fit together.
+    and are not delivered again. ``key_of`` finds the idempotency key in an entry, for ``propose_once``. Raises
+    ``LocalMisuse`` when these do not fit together.
 
     Invariants: delivered <= commit_index <= last_index; a leader, and nobody else, has a ``Leadership`` of its term;
     terms in the log never exceed ``term``.
@@ -84,6 +86,37 @@ class Raft(Replication):
             return None
         assert self._leadership is not None
         return self._leadership.append(kind, payload)
+
+    def propose_once(self, key: bytes, kind: int, payload: bytes) -> Outcome:
+        """Propose under an idempotency key: repeated as often as one likes, on whichever replica, it commits once.
+
+        Needs ``key_of``, and the payload to carry ``key``. The outcome may be PENDING; ``outcome`` tells it later.
+        """
+        book = self._book()
+        if not book.stands_in_log(key):
+            reason = self.proposal_refusal(len(payload))
+            known = self.outcome(key)
+            if reason is not None and known is not None and known.standing is Standing.UNKNOWN:
+                return known  # what an earlier attempt left behind may yet be committed
+            if self.propose(kind, payload) is None:
+                assert reason is not None
+                return Outcome(Standing.REFUSED, reason=reason)
+            if not book.stands_in_log(key):
+                raise LocalMisuse(f"the payload does not carry the key {key!r}: key_of must find it in the entry")
+        if self.role is Role.LEADER:
+            book.asked(key)
+        outcome = self.outcome(key)
+        assert outcome is not None
+        return outcome
+
+    def outcome(self, key: bytes) -> Outcome | None:
+        """What became of a proposal; None when this replica knows nothing of its key."""
+        return self._book().outcome(key, self.role is Role.LEADER)
+
+    def _book(self) -> Proposals:
+        if self.proposals is None:
+            raise LocalMisuse("this replica was made without key_of, so it knows no keys")
+        return self.proposals
 
     def proposal_refusal(self, payload_bytes: int) -> str | None:
         """Why a proposal of this size would be refused now, as a stable label, or None."""
@@ -177,6 +210,8 @@ class Raft(Replication):
     def check_invariants(self) -> None:
         """Assert what must hold between any two calls."""
         self.log.check_invariants()
+        if self.proposals is not None:
+            self.proposals.check_invariants()
         assert 0 <= self._delivered_index <= self.commit_index <= self.log.last_index
         assert self.log.last_term <= self.term
         assert (self.role is Role.LEADER) == (self._leadership is not None) == (self.leader == self.own)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from protocol.errors import LocalMisuse
 from protocol.messages import Entry
@@ -32,6 +32,13 @@ class Write:
     """Durable up to here once the write is closed. A truncation lowers it."""
 
 
+class LogWatcher(Protocol):
+    """Follows what enters and leaves a log."""
+
+    def truncated(self, keep: int) -> None: ...
+    def appended(self, entries: Sequence[Entry]) -> None: ...
+
+
 class Log:
     """Entries 1 to ``last_index``, without gaps, terms never falling.
 
@@ -44,7 +51,13 @@ class Log:
         self.durable_index = len(self._entries)
         self._handed_index = len(self._entries)
         self._writes: deque[Write] = deque()
+        self._watchers: list[LogWatcher] = []
         self._check_sequence()
+
+    def watch(self, watcher: LogWatcher) -> None:
+        """Tell ``watcher`` of everything that the log holds, and of every change from now on."""
+        self._watchers.append(watcher)
+        watcher.appended(self._entries)
 
     @property
     def last_index(self) -> int:
@@ -106,6 +119,8 @@ class Log:
         if keep < self.last_index:
             self._truncate(keep)
         self._entries.extend(entries)
+        for watcher in self._watchers:
+            watcher.appended(entries)
 
     def begin_write(self) -> tuple[tuple[Entry, ...], Write]:
         """Hand out what no earlier write holds. Close the writes in the order in which they were begun."""
@@ -136,6 +151,8 @@ class Log:
         self.durable_index = min(self.durable_index, keep)
         for write in self._writes:
             write.last_index = min(write.last_index, keep)
+        for watcher in self._watchers:
+            watcher.truncated(keep)
 
     def _check_sequence(self) -> None:
         term = 0

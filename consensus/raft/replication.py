@@ -37,7 +37,7 @@ class Replication(Elections):
                 return self._ignore("append contradicts what is committed")
             self.log.append(message.entries[position:])
         last_new = message.previous_log_index + len(message.entries)
-        self.commit_index = max(self.commit_index, min(message.leader_commit, last_new))
+        self._commit_to(min(message.leader_commit, last_new))
         return self._reply(message.leader, AppendEntriesResponse(self.term, self.own, True, last_new))
 
     def _on_append_response(self, message: AppendEntriesResponse) -> None:
@@ -59,8 +59,7 @@ class Replication(Elections):
         """Commit what a quorum holds on disk, but count only entries of the own term (section 5.4.2, figure 8)."""
         index = leadership.quorum_match()
         if index > self.commit_index and self.log.term_at(index) == self.term:
-            leadership.committed(self.log.entries_from(self.commit_index + 1, index))
-            self.commit_index = index
+            self._commit_to(index)
 
     def _tick_leader(self, leadership: Leadership) -> None:
         if leadership.quorum_silent_ns(self._now_ns) < self.config.election_timeout_max_ns:

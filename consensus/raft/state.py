@@ -10,6 +10,7 @@ from consensus.machine import HardState, Outgoing
 from consensus.raft.config import NOBODY, RaftConfig, Role
 from consensus.raft.leadership import Leadership
 from consensus.raft.log import Log
+from consensus.raft.proposals import KeyOf, Proposals
 from consensus.raft.writes import OpenWrites
 from protocol.errors import LocalMisuse
 from protocol.messages import Entry, Message
@@ -28,6 +29,7 @@ class RaftState:
         hard_state: HardState,
         entries: Sequence[Entry],
         applied_index: int = 0,
+        key_of: KeyOf | None = None,
     ) -> None:
         if own not in voters or len(set(voters)) != len(voters):
             raise LocalMisuse(f"agent {own} must be one of the voters {voters}, each named once")
@@ -50,6 +52,11 @@ class RaftState:
                 f"{self.log.last_term}, applied {applied_index}"
             )
         self.commit_index = applied_index
+        self.proposals: Proposals | None = None
+        if key_of is not None:
+            self.proposals = Proposals(key_of)
+            self.log.watch(self.proposals)
+            self.proposals.committed(self.log.entries_from(1, applied_index))
         self._rng = rng
         self._others = tuple(voter for voter in voters if voter != own)
         self._voted_for = hard_state.voted_for
@@ -74,6 +81,15 @@ class RaftState:
         self.role, self.leader = Role.FOLLOWER, leader
         self._votes = {}
         self._leadership = None
+
+    def _commit_to(self, index: int) -> None:
+        """Everything up to ``index`` is committed; a commit index never falls."""
+        entries = self.log.entries_from(self.commit_index + 1, index)
+        self.commit_index = max(self.commit_index, index)
+        if self._leadership is not None:
+            self._leadership.committed(entries)
+        if self.proposals is not None:
+            self.proposals.committed(entries)
 
     def _leader_is_alive(self) -> bool:
         """While this holds we help nobody to unseat the leader (thesis 4.2.3). A leader without followers unseats

@@ -10,6 +10,8 @@ order. Replicas are named 0, 1, 2, and so on; a log is shown as the terms of its
     wait 100               let so many milliseconds pass; nobody is ticked
     tick 0                 tick one replica
     propose 0 buy          offer an entry
+    once 0 buy             offer it under itself as key: repeated, it is committed once
+    outcome 0 buy          what replica 0 knows of that key
     deliver                perform all Readys and deliver all messages until nothing moves
     deliver quiet          the same without printing messages
     deliver 4              deliver four messages only, in the order in which they were sent
@@ -35,6 +37,7 @@ from typing import Final
 
 from consensus.machine import HardState
 from consensus.raft.config import RaftConfig, Role
+from consensus.raft.proposals import Outcome
 from protocol.codes import EntryKind
 from protocol.messages import AppendEntries, AppendEntriesResponse, Entry, Message, RequestVote, RequestVoteResponse
 from tests.oracles.raft_cluster import MILLISECOND_NS, Disk, Host, Judge
@@ -109,6 +112,13 @@ class Script:
         reason = raft.proposal_refusal(len(text))
         index = raft.propose(EntryKind.FRAME, text.encode())
         self._say(f"{own} refuses {text}: {reason}" if index is None else f"{own} appends {text} at {index}")
+
+    def do_once(self, own: str, text: str) -> None:
+        outcome = self.hosts[int(own)].raft.propose_once(text.encode(), EntryKind.FRAME, text.encode())
+        self._say(f"{own} says {text} is {describe_outcome(outcome)}")
+
+    def do_outcome(self, own: str, text: str) -> None:
+        self._say(f"{own} says {text} is {describe_outcome(self.hosts[int(own)].raft.outcome(text.encode()))}")
 
     def do_deliver(self, how: str = "") -> None:
         self._quiet = how == "quiet"
@@ -208,6 +218,13 @@ class Script:
 def describe_entry(entry: Entry) -> str:
     text = "noop" if entry.kind == EntryKind.NOOP else entry.payload.decode()
     return f"{entry.index}/{entry.term}:{text}"
+
+
+def describe_outcome(outcome: Outcome | None) -> str:
+    if outcome is None:
+        return "not known"
+    place = f" at {outcome.index}" if outcome.index else ""
+    return f"{outcome.standing.value}{place}" + (f": {outcome.reason}" if outcome.reason else "")
 
 
 def describe(message: Message) -> str:
