@@ -43,6 +43,8 @@ struct Batch {
   statusRequests @27 :List(StatusRequest);
   statusReplies @28 :List(StatusReply);
   orderEventsHeads @29 :List(OrderEventsHead);
+  readIndexes @30 :List(ReadIndex);
+  readIndexResponses @31 :List(ReadIndexResponse);
 }
 
 struct MsgHdr {
@@ -196,6 +198,7 @@ struct AppendEntries {
   previousLogTerm @3 :UInt64;
   leaderCommit @4 :UInt64;
   entries @5 :List(Entry);
+  round @6 :UInt64;
 }
 
 struct AppendEntriesResponse {
@@ -204,6 +207,21 @@ struct AppendEntriesResponse {
   success @2 :Bool;
   matchIndex @3 :UInt64;
   hintTerm @4 :UInt64;
+  round @5 :UInt64;
+}
+
+struct ReadIndex {
+  term @0 :UInt64;
+  replica @1 :UInt16;
+  request @2 :UInt64;
+}
+
+struct ReadIndexResponse {
+  term @0 :UInt64;
+  leader @1 :UInt16;
+  request @2 :UInt64;
+  granted @3 :Bool;
+  index @4 :UInt64;
 }
 
 # --- PBFT ------------------------------------------------------------------------------------------------------------
