@@ -198,6 +198,8 @@ class RequestVote(Message, frozen=True):
     last_log_index: U64
     last_log_term: U64
     pre_vote: bool
+    transfer: bool = False
+    """The leader itself asked for this election, so that nobody need protect it."""
 
 
 class RequestVoteResponse(Message, frozen=True):
@@ -228,6 +230,13 @@ class AppendEntriesResponse(Message, frozen=True):
     """On refusal the term of the follower's entry at the hint; otherwise 0."""
     round: U64 = 0
     """Of the append that is answered."""
+
+
+class TimeoutNow(Message, frozen=True):
+    """The leader asks a follower that holds its whole log to stand for election at once."""
+
+    term: U64
+    leader: U16
 
 
 class ReadIndex(Message, frozen=True):
@@ -374,7 +383,7 @@ WIRE_TYPES: Final[tuple[type[Message], ...]] = (
     RequestVote, RequestVoteResponse, AppendEntries, AppendEntriesResponse,
     PrePrepare, Prepare, Commit, SlotRequest, SlotReply,
     NewOrder, OrderStatusRequest, MarketAdvance, ExecutionReport, OrderEvent, OrderEventsRequest, OrderEventsHead,
-    ReadIndex, ReadIndexResponse,
+    ReadIndex, ReadIndexResponse, TimeoutNow,
 )  # fmt: skip
 """Messages that may stand alone in a batch. The position is the wire's discriminant: append only."""
 

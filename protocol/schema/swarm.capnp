@@ -45,6 +45,7 @@ struct Batch {
   orderEventsHeads @29 :List(OrderEventsHead);
   readIndexes @30 :List(ReadIndex);
   readIndexResponses @31 :List(ReadIndexResponse);
+  timeoutNows @32 :List(TimeoutNow);
 }
 
 struct MsgHdr {
@@ -182,6 +183,7 @@ struct RequestVote {
   lastLogIndex @2 :UInt64;
   lastLogTerm @3 :UInt64;
   preVote @4 :Bool;
+  transfer @5 :Bool;
 }
 
 struct RequestVoteResponse {
@@ -208,6 +210,11 @@ struct AppendEntriesResponse {
   matchIndex @3 :UInt64;
   hintTerm @4 :UInt64;
   round @5 :UInt64;
+}
+
+struct TimeoutNow {
+  term @0 :UInt64;
+  leader @1 :UInt16;
 }
 
 struct ReadIndex {
