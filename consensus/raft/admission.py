@@ -14,13 +14,22 @@ from protocol.messages import (
     ReadIndexResponse,
     RequestVote,
     RequestVoteResponse,
+    TimeoutNow,
 )
 
 TERM_MAX: Final = 2**62
 """No honest swarm gets there. Beyond it a liar could drive the term out of what the wire and the storage can hold."""
 
 
-RaftMessage = RequestVote | RequestVoteResponse | AppendEntries | AppendEntriesResponse | ReadIndex | ReadIndexResponse
+RaftMessage = (
+    RequestVote
+    | RequestVoteResponse
+    | AppendEntries
+    | AppendEntriesResponse
+    | ReadIndex
+    | ReadIndexResponse
+    | TimeoutNow
+)
 RAFT_MESSAGES: Final[tuple[type[RaftMessage], ...]] = get_args(RaftMessage)
 
 
@@ -30,6 +39,8 @@ def claimed_sender(message: RaftMessage) -> int:
         case RequestVote(candidate=claimed) | RequestVoteResponse(voter=claimed):
             return claimed
         case AppendEntries(leader=claimed) | AppendEntriesResponse(follower=claimed):
+            return claimed
+        case TimeoutNow(leader=claimed):
             return claimed
         case ReadIndex(replica=claimed) | ReadIndexResponse(leader=claimed):
             return claimed

@@ -18,7 +18,7 @@ from consensus.machine import HardState, Ready
 from consensus.raft.admission import refusal_reason
 from consensus.raft.config import NOBODY, Role
 from consensus.raft.proposals import Outcome, Proposals, Standing
-from consensus.raft.reading import Reading
+from consensus.raft.transfer import TRANSFER, Transfers
 from protocol.errors import LocalMisuse
 from protocol.messages import (
     AppendEntries,
@@ -29,12 +29,13 @@ from protocol.messages import (
     ReadIndexResponse,
     RequestVote,
     RequestVoteResponse,
+    TimeoutNow,
 )
 
 
-class Raft(Reading):
+class Raft(Transfers):
     """The machine itself: its inputs and outputs, on top of what it does with them (``state``, ``election``,
-    ``replication``, ``reading``: each layer stands on the one before).
+    ``replication``, ``reading``, ``transfer``: each layer stands on the one before).
 
     One replica of the lane. ``own`` and ``voters`` are roster positions, ``own`` among them.
 
@@ -67,6 +68,8 @@ class Raft(Reading):
                 self._on_read_index(message)
             case ReadIndexResponse():
                 self._on_read_index_response(message)
+            case TimeoutNow():
+                self._on_timeout_now(message)
         return None
 
     def tick(self, now_ns: int) -> None:
@@ -131,6 +134,8 @@ class Raft(Reading):
         """Why a proposal of this size would be refused now, as a stable label, or None."""
         if self._leadership is None:
             return "not the leader"
+        if self._leadership.transferee is not None:
+            return TRANSFER
         if not self._leadership.has_room(payload_bytes):
             return "too many uncommitted bytes"
         return None
@@ -161,7 +166,8 @@ class Raft(Reading):
             self._begin_read_round(leadership)
             ready.send_now.extend(leadership.appends(self.commit_index))
             self._answer_confirmed(leadership)
-        ready.send_now, self._send_now = self._send_now + ready.send_now, []
+            self._send_timeout_now(leadership)
+        ready.send_now, self._send_now = ready.send_now + self._send_now, []
         ready.reads, self._reads_done = self._reads_done, []
         self._writes.begin(ready, HardState(self.term, self._voted_for))
         if ready.records or not self._writes:
@@ -219,6 +225,8 @@ class Raft(Reading):
             "followers": {} if self._leadership is None else self._leadership.status(self._now_ns),
             "uncommitted_bytes": 0 if self._leadership is None else self._leadership.uncommitted_bytes,
             "proposals_refused": dict(self.proposals_refused),
+            "transferee": None if self._leadership is None else self._leadership.transferee,
+            "transfers_abandoned": self.transfers_abandoned,
             "reads_open": len(self._reads_new) + self._reads_open(),
             "quorum_losses": self.quorum_losses,
             "ignored": dict(self.ignored),

@@ -30,6 +30,10 @@ class Leadership:
         self.reads = ReadQueue()
         self.lease_given_up = False
         """Another replica was asked to take over: nobody is bound to this leader any more."""
+        self.transferee: int | None = None
+        """Who is to take over. Until then, or until ``transfer_deadline_ns``, proposals are refused."""
+        self.transfer_deadline_ns = 0
+        self.timeout_now_due = False
         self._log = log
         self.followers = {other: self._new_progress(now_ns) for other in others}
         self.uncommitted_bytes = 0

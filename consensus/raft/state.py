@@ -46,6 +46,7 @@ class RaftState:
         self.ignored: Counter[str] = Counter()
         self.proposals_refused: Counter[str] = Counter()
         self.quorum_losses = 0
+        self.transfers_abandoned = 0
         self.log = Log(entries)
         if self.log.last_term > self.term or not 0 <= applied_index <= self.log.last_index:
             raise LocalMisuse(
@@ -64,6 +65,7 @@ class RaftState:
         self._writes = OpenWrites(self.log, hard_state)
         self._delivered_index = applied_index
         self._votes: dict[int, bool] = {}
+        self._transfer_election = False
         self._leadership: Leadership | None = None
         self._send_now: list[Outgoing] = []
         self._send_after_sync: list[Outgoing] = []

@@ -121,6 +121,14 @@ class TrustsItsLeaseTooLong(Raft):
         return self.config.lease_reads and leadership.rounds.confirmed > 0
 
 
+class KeepsItsLeaseThroughATransfer(Raft):
+    """Seeded bug 11."""
+
+    def _send_timeout_now(self, leadership: Leadership) -> None:
+        super()._send_timeout_now(leadership)
+        leadership.lease_given_up = False
+
+
 class ForgetsItsPromise(Raft):
     """A replica that restarts helps a candidate at once, although a lease rests on it."""
 
@@ -135,6 +143,7 @@ class ForgetsItsPromise(Raft):
         ReadsBeforeItKnows,
         ReadsWithoutAsking,
         TrustsItsLeaseTooLong,
+        KeepsItsLeaseThroughATransfer,
         AcknowledgesBeforeTheDisk,
         ForgetsItsVote,
         TakesAnyCandidate,
@@ -145,10 +154,10 @@ class ForgetsItsPromise(Raft):
 )
 def test_the_judge_catches_seeded_bugs(mutant: type[Raft]) -> None:
     """A simulator that finds nothing in a broken machine proves nothing about a sound one."""
-    for seed in range(60):
+    for seed in range(300):
         try:
             simulate(seed, machine_type=mutant)
         except AssertionError as error:
             assert f"rerun: python -m tests.oracles.raft_cluster {seed}" in "".join(error.__notes__)
             return
-    pytest.fail(f"60 seeds did not notice {mutant.__name__}")
+    pytest.fail(f"300 seeds did not notice {mutant.__name__}")

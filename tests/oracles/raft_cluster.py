@@ -213,7 +213,12 @@ NERVOUS: Final = RaftConfig(
 """Short timeouts beside slow disks and networks: many elections, and many logs that differ."""
 
 
-LEASING: Final = dataclasses.replace(NERVOUS, lease_reads=True, election_timeout_max_ns=250 * MILLISECOND_NS)
+LEASING: Final = dataclasses.replace(
+    NERVOUS,
+    lease_reads=True,
+    election_timeout_min_ns=100 * MILLISECOND_NS,
+    election_timeout_max_ns=300 * MILLISECOND_NS,
+)
 """A leader that goes on for long without a quorum: only its lease keeps it from answering with what is past."""
 
 
@@ -334,6 +339,16 @@ class SimulatedCluster:
                 self._run_and_read(self.rng.randint(1, 5))
             self.judge.logs_match()
 
+    def transfer(self, own: int) -> None:
+        """Ask a leader to hand over to somebody, perhaps to cut it off in the middle of that."""
+        to = self.rng.choice(range(len(self.hosts)))
+        self._note(f"transfer {own} to {to}")
+        self.hosts[own].raft.transfer_leadership(to, self.local_ns(own))
+        self._touch(self.hosts[own])
+        if self.rng.random() < 0.5:
+            self.run(self.rng.randint(1, 5 * MILLISECOND_NS))
+            self.strand(own)
+
     def strand(self, own: int) -> None:
         """Cut one replica off from all others, and let everybody go on for a while."""
         self.partition({own})
@@ -386,6 +401,8 @@ class SimulatedCluster:
             self.heal()
         elif dice < 0.85 and leaders:
             self.strand(self.rng.choice(leaders))
+        elif dice < 0.93 and leaders:
+            self.transfer(self.rng.choice(leaders))
 
     def _touch(self, host: Host, act: Callable[[Raft], None] | None = None) -> None:
         """Give a replica its turn, let the judge look at it, and see to it that it is woken in time."""

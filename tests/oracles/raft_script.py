@@ -14,6 +14,7 @@ order. Replicas are named 0, 1, 2, and so on; a log is shown as the terms of its
     once 0 buy             offer it under itself as key: repeated, it is committed once
     outcome 0 buy          what replica 0 knows of that key
     read 0 balance         ask on replica 0 from when on its state is fresh enough; the answer comes with a deliver
+    transfer 0 2           ask leader 0 to hand over to replica 2
     deliver                perform all Readys and deliver all messages until nothing moves
     deliver quiet          the same without printing messages
     deliver 4              deliver four messages only, in the order in which they were sent
@@ -50,6 +51,7 @@ from protocol.messages import (
     ReadIndexResponse,
     RequestVote,
     RequestVoteResponse,
+    TimeoutNow,
 )
 from tests.oracles.raft_cluster import MILLISECOND_NS, Disk, Host, Judge
 
@@ -139,6 +141,10 @@ class Script:
     def do_read(self, own: str, name: str) -> None:
         self._readers.append(name)
         self.hosts[int(own)].raft.read(len(self._readers) - 1, self.now_ns)
+
+    def do_transfer(self, own: str, to: str) -> None:
+        reason = self.hosts[int(own)].raft.transfer_leadership(int(to), self.now_ns)
+        self._say(f"{own} hands over to {to}" if reason is None else f"{own} refuses: {reason}")
 
     def do_deliver(self, how: str = "") -> None:
         self._quiet = how == "quiet"
@@ -254,8 +260,9 @@ def describe_outcome(outcome: Outcome | None) -> str:
 def describe(message: Message) -> str:
     """One line. Positions in the log are written index/term."""
     match message:
-        case RequestVote(term, _, last_index, last_term, pre_vote):
-            return f"{'pre-vote' if pre_vote else 'vote'}? term {term}, log ends {last_index}/{last_term}"
+        case RequestVote(term, _, last_index, last_term, pre_vote, transfer):
+            wanted = ", as the leader wants" if transfer else ""
+            return f"{'pre-vote' if pre_vote else 'vote'}? term {term}, log ends {last_index}/{last_term}{wanted}"
         case RequestVoteResponse(term, _, granted, pre_vote):
             return f"{'pre-vote' if pre_vote else 'vote'} {'granted' if granted else 'refused'}, term {term}"
         case AppendEntries(term, _, index, previous_term, commit, entries):
@@ -265,6 +272,8 @@ def describe(message: Message) -> str:
             return f"matches up to {match_index}, term {term}"
         case AppendEntriesResponse(term, _, False, hint, hint_term):
             return f"refused, try {hint}/{hint_term}, term {term}"
+        case TimeoutNow(term):
+            return f"stand now, term {term}"
         case ReadIndex():
             return "read?"
         case ReadIndexResponse(granted=True, index=index):
