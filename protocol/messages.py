@@ -259,6 +259,35 @@ class ReadIndexResponse(Message, frozen=True):
     """Log index; 0 when refused."""
 
 
+class InstallSnapshot(Message, frozen=True):
+    """A piece of the leader's snapshot, for a follower that needs entries which are no longer in the leader's log."""
+
+    term: U64
+    leader: U16
+    index: U64
+    """The snapshot stands for the log up to here, ``index_term`` being the term of its last entry."""
+    index_term: U64
+    membership: bytes
+    """Who votes and who learns, as of ``index``."""
+    digest: bytes
+    """Of everything that the snapshot is: two with the same digest are the same."""
+    size: U64
+    """Of the whole data, in bytes."""
+    offset: U64
+    chunk: bytes
+    round: U64
+
+
+class InstallSnapshotResponse(Message, frozen=True):
+    """From which byte on the follower wants to hear more. Once all is installed it answers as to an append."""
+
+    term: U64
+    follower: U16
+    index: U64
+    offset: U64
+    round: U64
+
+
 # --- PBFT ------------------------------------------------------------------------------------------------------------
 
 
@@ -383,7 +412,7 @@ WIRE_TYPES: Final[tuple[type[Message], ...]] = (
     RequestVote, RequestVoteResponse, AppendEntries, AppendEntriesResponse,
     PrePrepare, Prepare, Commit, SlotRequest, SlotReply,
     NewOrder, OrderStatusRequest, MarketAdvance, ExecutionReport, OrderEvent, OrderEventsRequest, OrderEventsHead,
-    ReadIndex, ReadIndexResponse, TimeoutNow,
+    ReadIndex, ReadIndexResponse, TimeoutNow, InstallSnapshot, InstallSnapshotResponse,
 )  # fmt: skip
 """Messages that may stand alone in a batch. The position is the wire's discriminant: append only."""
 
