@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from protocol.errors import LocalMisuse, PeerViolation
-from protocol.messages import U16, U32, U64, WIRE_TYPES, Message
+from protocol.message_base import U16, U32, U64, Message
+from protocol.messages import WIRE_TYPES
 
 
 class BatchHeader(Message, frozen=True):

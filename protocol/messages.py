@@ -8,22 +8,13 @@ bars of the replayed data set. Digests are SHA-256, signatures Ed25519 over doma
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Final
 
-from msgspec import Meta, Struct
+from protocol.message_base import I64, U8, U16, U32, U64
+from protocol.message_base import Message as Message
+from protocol.raft_messages import InstallSnapshot, InstallSnapshotResponse, ReadIndex, ReadIndexResponse, TimeoutNow
 
 PRICE_SCALE: Final = 10_000
-
-U8 = Annotated[int, Meta(ge=0, le=2**8 - 1)]
-U16 = Annotated[int, Meta(ge=0, le=2**16 - 1)]
-U32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
-U64 = Annotated[int, Meta(ge=0)]  # msgspec compares in 64 signed bits; the codecs bound it
-I64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-
-
-class Message(Struct, frozen=True, gc=False):
-    """Base of everything that travels."""
-
 
 # --- control ---------------------------------------------------------------------------------------------------------
 
@@ -230,62 +221,6 @@ class AppendEntriesResponse(Message, frozen=True):
     """On refusal the term of the follower's entry at the hint; otherwise 0."""
     round: U64 = 0
     """Of the append that is answered."""
-
-
-class TimeoutNow(Message, frozen=True):
-    """The leader asks a follower that holds its whole log to stand for election at once."""
-
-    term: U64
-    leader: U16
-
-
-class ReadIndex(Message, frozen=True):
-    """Ask the leader up to where a replica must have applied, to answer a read that begins now."""
-
-    term: U64
-    replica: U16
-    request: U64
-    """Unique among the requests that this replica ever makes."""
-
-
-class ReadIndexResponse(Message, frozen=True):
-    """The leader's answer, once a quorum confirmed that it led after the request had come."""
-
-    term: U64
-    leader: U16
-    request: U64
-    granted: bool
-    index: U64
-    """Log index; 0 when refused."""
-
-
-class InstallSnapshot(Message, frozen=True):
-    """A piece of the leader's snapshot, for a follower that needs entries which are no longer in the leader's log."""
-
-    term: U64
-    leader: U16
-    index: U64
-    """The snapshot stands for the log up to here, ``index_term`` being the term of its last entry."""
-    index_term: U64
-    membership: bytes
-    """Who votes and who learns, as of ``index``."""
-    digest: bytes
-    """Of everything that the snapshot is: two with the same digest are the same."""
-    size: U64
-    """Of the whole data, in bytes."""
-    offset: U64
-    chunk: bytes
-    round: U64
-
-
-class InstallSnapshotResponse(Message, frozen=True):
-    """From which byte on the follower wants to hear more. Once all is installed it answers as to an append."""
-
-    term: U64
-    follower: U16
-    index: U64
-    offset: U64
-    round: U64
 
 
 # --- PBFT ------------------------------------------------------------------------------------------------------------
