@@ -49,7 +49,7 @@ def build_replica(settings: ReplicaSettings, stored: StoredState) -> ReplicaPart
     raft = Raft(
         settings.own,
         settings.voters,
-        settings.quorum.size,
+        settings.quorum.size_for,
         settings.rng,
         settings.raft,
         stored.hard_state,

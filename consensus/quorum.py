@@ -46,6 +46,13 @@ class Quorum:
             return self.n // 2 + 1
         return (self.n + self.f + 2) // 2
 
+    def size_for(self, n: int) -> int:
+        """q for another number of replicas under the same f and profile; 0 when n is too small for f."""
+        try:
+            return Quorum(n, self.f, self.profile).size
+        except ValueError:
+            return 0
+
     @property
     def weak(self) -> int:
         """f+1: at least one of them is honest."""

@@ -28,6 +28,7 @@ class EntryKind(IntEnum):
     NOOP = 0
     FRAME = 1
     OUTCOME = 2
+    MEMBERSHIP = 3
 
 
 class Side(IntEnum):

@@ -16,21 +16,24 @@ from typing import Any
 
 from consensus.machine import HardState, Ready
 from consensus.raft.admission import refusal_reason
+from consensus.raft.change import Changes
 from consensus.raft.config import NOBODY, Role
-from consensus.raft.install import Snapshots
 from consensus.raft.proposals import Outcome, Proposals, Standing
 from consensus.raft.transfer import TRANSFER
+from protocol.codes import EntryKind
 from protocol.errors import LocalMisuse
 from protocol.messages import AppendEntries, AppendEntriesResponse, Entry, Message, RequestVote, RequestVoteResponse
 from protocol.raft_messages import InstallSnapshot, InstallSnapshotResponse, ReadIndex, ReadIndexResponse, TimeoutNow
 
 
-class Raft(Snapshots):
+class Raft(Changes):
     """The machine itself: its inputs and outputs, on top of what it does with them (``state``, ``election``,
-    ``replication``, ``reading``, ``transfer``, ``install``: each
-    layer stands on the one before).
+    ``replication``, ``reading``, ``transfer``, ``install``,
+    ``change``: each layer stands on the one before).
 
-    One replica of the lane. ``own`` and ``voters`` are roster positions, ``own`` among them.
+    One replica of the lane. ``own`` and ``voters`` are roster positions. ``roster`` are all that may ever be members,
+    ``own`` among them, and the voters if it is not given; ``voters`` are those of a log without any membership change.
+    ``quorum_size`` gives the quorum for so many voters; a number is enough where the voters never change.
 
     ``hard_state`` and ``entries`` are what the storage holds; entries up to ``applied_index`` are known to be committed
     and are not delivered again. After a compaction ``snapshot`` stands for what came before, and the log begins after
@@ -90,6 +93,8 @@ class Raft(Snapshots):
         """
         if not 0 <= kind <= 255:
             raise LocalMisuse(f"entry kind {kind} does not fit the wire: use an EntryKind")
+        if kind == EntryKind.MEMBERSHIP:
+            raise LocalMisuse("a configuration is proposed by propose_membership")
         reason = self.proposal_refusal(len(payload))
         if reason is not None:
             self.proposals_refused[reason] += 1
@@ -210,13 +215,16 @@ class Raft(Snapshots):
 
     def status(self) -> dict[str, Any]:
         """The whole state in plain types, for ``swarm status`` and for tests."""
+        membership = self.membership.current
         return {
             "role": self.role.value,
             "term": self.term,
             "leader": self.leader,
             "voted_for": None if self._voted_for == NOBODY else self._voted_for,
-            "voters": list(self.voters),
-            "quorum_size": self.quorum_size,
+            "voters": list(membership.voters),
+            "outgoing": list(membership.outgoing),
+            "learners": list(membership.learners),
+            "quorum_size": self.membership.quorum_size(len(membership.voters)),
             "commit_index": self.commit_index,
             "last_index": self.log.last_index,
             "last_term": self.log.last_term,
@@ -238,6 +246,7 @@ class Raft(Snapshots):
     def check_invariants(self) -> None:
         """Assert what must hold between any two calls."""
         self.log.check_invariants()
+        self.membership.check_invariants(self.commit_index, self.log.last_index)
         if self.proposals is not None:
             self.proposals.check_invariants()
         assert self.log.base_index <= (0 if self.snapshot is None else self.snapshot.index) <= self._delivered_index
@@ -249,6 +258,6 @@ class Raft(Snapshots):
             self._leadership.check_invariants(self.commit_index)
         if self.role in (Role.PRE_CANDIDATE, Role.CANDIDATE):
             assert self.leader is None
-            assert sum(self._votes.values()) < self.quorum_size
+            assert not self._elected()
         else:
             assert not self._votes

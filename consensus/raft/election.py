@@ -15,12 +15,14 @@ class Elections(RaftState):
 
     def _start_pre_vote(self) -> None:
         """Ask whether an election could be won, before disturbing anybody with a new term."""
+        if not self.membership.may_stand(self.own, self.commit_index):
+            return self._arm_election()  # a learner, or nobody: it waits for a leader
         self.role = Role.PRE_CANDIDATE
         self.leader = None
         self._votes = {}
         self._arm_election()
         self._ask_for_votes()
-        self._count_vote(self.own, True)
+        return self._count_vote(self.own, True)
 
     def _start_election(self, transfer: bool = False) -> None:
         """The own vote counts only once it is durable: see ``persisted``. ``transfer``: the leader wants it."""
@@ -83,19 +85,20 @@ class Elections(RaftState):
     def _count_vote(self, voter: int, granted: bool) -> None:
         """One vote per voter. A later grant replaces a refusal, since requests are repeated and a lease may end."""
         self._votes[voter] = granted
-        if sum(self._votes.values()) < self.quorum_size:
+        if not self._elected():
             return
         if self.role is Role.PRE_CANDIDATE:
             self._start_election()
         else:
             self._become_leader()
 
+    def _elected(self) -> bool:
+        return self.membership.reached({voter for voter, granted in self._votes.items() if granted})
+
     def _become_leader(self) -> None:
         self.role = Role.LEADER
         self.leader = self.own
         self._votes = {}
-        self._leadership = Leadership(
-            self.own, self.term, self._others, self.quorum_size, self.log, self.config, self._now_ns
-        )
+        self._leadership = Leadership(self.own, self.term, self.membership, self.log, self.config, self._now_ns)
         # Entries of older terms are committed only under one of our own term (section 5.4.2), so we make one.
         self._leadership.append(EntryKind.NOOP, b"")

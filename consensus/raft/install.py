@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from consensus.machine import Compact, Snapshot, SnapshotRecord
+from consensus.raft.membership import Configuration, decode_configuration
 from consensus.raft.snapshot import make_snapshot
 from consensus.raft.transfer import Transfers
-from protocol.errors import LocalMisuse
+from protocol.errors import LocalMisuse, PeerViolation
 from protocol.messages import AppendEntriesResponse
 from protocol.raft_messages import InstallSnapshot, InstallSnapshotResponse
 
@@ -22,12 +23,13 @@ class Snapshots(Transfers):
         term = self.log.term_at(index)
         if index == oldest or term is None:
             return
-        self.snapshot = make_snapshot(index, term, self._membership_at(index), data)
+        self.snapshot = make_snapshot(index, term, self.membership.at(index).encode(), data)
         self._records.append(SnapshotRecord(self.snapshot, restarts_log=False))
         base = max(index - trailing, self.log.base_index)
         base_term = self.log.term_at(base)
         assert base_term is not None
         self.log.compact(base, base_term)
+        self.membership.compacted(index)
         self._records.append(Compact(base, base_term))
 
     # The follower -----------------------------------------------------------------------------------------------------
@@ -42,9 +44,13 @@ class Snapshots(Transfers):
             return self._confirm(message, self.commit_index)
         if message.size > self.config.snapshot_bytes_max:
             return self._ignore("snapshot too large")
+        try:
+            configuration = decode_configuration(message.membership)
+        except PeerViolation as violation:
+            return self._ignore(violation.reason)
         snapshot = self._receiving.take(message)
         if snapshot is not None:
-            self._install(snapshot)
+            self._install(snapshot, configuration)
             return self._confirm(message, snapshot.index)
         offset = self._receiving.offset(message.digest)
         answer = InstallSnapshotResponse(self.term, self.own, message.index, offset, message.round)
@@ -54,10 +60,11 @@ class Snapshots(Transfers):
         """Seeded bug 15: a snapshot older than the log is no news, and must not take anything back."""
         return index <= self.commit_index
 
-    def _install(self, snapshot: Snapshot) -> None:
+    def _install(self, snapshot: Snapshot, configuration: Configuration) -> None:
         if self.log.term_at(snapshot.index) == snapshot.term:
             return self._commit_to(snapshot.index)  # paper, section 7: what follows it in the log is retained
         self.log.restart(snapshot.index, snapshot.term)
+        self.membership.restart(snapshot.index, configuration)
         self.snapshot = self._snapshot_to_restore = snapshot
         self.commit_index = self._delivered_index = snapshot.index
         self._records.append(SnapshotRecord(snapshot, restarts_log=True))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from consensus.machine import Outgoing, Snapshot
-from consensus.quorum import agreed_index
 from consensus.raft.config import RaftConfig
 from consensus.raft.inflight import Inflight
 from consensus.raft.log import ENTRY_OVERHEAD_BYTES, Log, size_bytes
+from consensus.raft.membership import Membership
 from consensus.raft.progress import Progress
 from consensus.raft.rounds import ROUNDS_UNDER_WAY_MAX, ReadQueue, Rounds
 from consensus.raft.snapshot import Sending
@@ -20,12 +20,10 @@ from protocol.raft_messages import InstallSnapshot
 class Leadership:
     """One leader in one term. ``log`` is the replica's own, and is read only."""
 
-    def __init__(
-        self, own: int, term: int, others: Sequence[int], quorum_size: int, log: Log, config: RaftConfig, now_ns: int
-    ) -> None:
+    def __init__(self, own: int, term: int, membership: Membership, log: Log, config: RaftConfig, now_ns: int) -> None:
         self.own = own
         self.term = term
-        self.quorum_size = quorum_size
+        self._membership = membership
         self.config = config
         self.heartbeat_deadline_ns = now_ns + config.heartbeat_ns
         self.rounds = Rounds(now_ns)
@@ -37,10 +35,16 @@ class Leadership:
         self.transfer_deadline_ns = 0
         self.timeout_now_due = False
         self._log = log
-        self.followers = {other: self._new_progress(now_ns) for other in others}
+        self.followers: dict[int, Progress] = {}
+        self.meet_members(now_ns)
         self.uncommitted_bytes = 0
         """Of the entries that this leadership appended and that are not committed yet."""
         self._heartbeat_due = False
+
+    def meet_members(self, now_ns: int) -> None:
+        """Everybody in the latest configuration is a follower, and nobody else."""
+        others = [member for member in self._membership.current.members if member != self.own]
+        self.followers = {other: self.followers.get(other) or self._new_progress(now_ns) for other in others}
 
     def has_room(self, payload_bytes: int) -> bool:
         """Whether a proposal fits under the bound on uncommitted bytes. One alone always does, or it never would."""
@@ -72,8 +76,8 @@ class Leadership:
 
     def confirm_rounds(self) -> None:
         """Note the last round that a quorum, the leader included, has echoed."""
-        echoes = (progress.round for progress in self.followers.values())
-        self.rounds.confirm(agreed_index([self.rounds.begun, *echoes], self.quorum_size))
+        echoes = {follower: progress.round for follower, progress in self.followers.items()}
+        self.rounds.confirm(self._membership.agreed({self.own: self.rounds.begun} | echoes))
 
     def appends(self, commit_index: int, snapshot: Snapshot | None) -> Iterator[Outgoing]:
         """All messages that may leave now. Sending ahead of the answers is bounded by the in-flight limit."""
@@ -91,13 +95,13 @@ class Leadership:
 
     def quorum_match(self) -> int:
         """The highest index that a quorum holds on disk. The leader counts as far as its own writes are done."""
-        matches = (progress.match for progress in self.followers.values())
-        return agreed_index([self._log.durable_index, *matches], self.quorum_size)
+        matches = {follower: progress.match for follower, progress in self.followers.items()}
+        return self._membership.agreed({self.own: self._log.durable_index} | matches)
 
     def quorum_silent_ns(self, now_ns: int) -> int:
         """For how long no quorum, the leader included, has been heard."""
-        contacts = (progress.contact_ns for progress in self.followers.values())
-        return now_ns - agreed_index([now_ns, *contacts], self.quorum_size)
+        contacts = {follower: progress.contact_ns for follower, progress in self.followers.items()}
+        return now_ns - self._membership.agreed({self.own: now_ns} | contacts)
 
     def status(self, now_ns: int) -> dict[int, dict[str, Any]]:
         return {

@@ -82,7 +82,10 @@ class Replication(Elections):
         if number > leadership.rounds.begun:
             self._ignore("round not begun")
             return None
-        progress = leadership.followers[follower]
+        progress = leadership.followers.get(follower)
+        if progress is None:
+            self._ignore("answer of no member")
+            return None
         progress.contact_ns = self._now_ns
         progress.round = max(progress.round, number)
         return progress

@@ -10,7 +10,7 @@ from consensus.machine import HardState, Outgoing, ReadResult, Record, Snapshot
 from consensus.raft.config import NOBODY, RaftConfig, Role
 from consensus.raft.leadership import Leadership
 from consensus.raft.log import Log
-from consensus.raft.membership import Configuration
+from consensus.raft.membership import Configuration, Membership, QuorumSize, decode_configuration, fixed_size
 from consensus.raft.proposals import KeyOf, Proposals
 from consensus.raft.rounds import LEADERSHIP_LOST, Forwarded
 from consensus.raft.snapshot import Receiving
@@ -27,7 +27,7 @@ class RaftState:
         self,
         own: int,
         voters: tuple[int, ...],
-        quorum_size: int,
+        quorum_size: int | QuorumSize,
         rng: random.Random,
         config: RaftConfig,
         hard_state: HardState,
@@ -36,14 +36,13 @@ class RaftState:
         key_of: KeyOf | None = None,
         snapshot: Snapshot | None = None,
         log_base: tuple[int, int] = (0, 0),
+        roster: tuple[int, ...] | None = None,
     ) -> None:
-        if own not in voters or len(set(voters)) != len(voters):
-            raise LocalMisuse(f"agent {own} must be one of the voters {voters}, each named once")
-        if not len(voters) // 2 < quorum_size <= len(voters):
-            raise LocalMisuse(f"quorum {quorum_size} of {len(voters)} voters: use a majority at least, and all at most")
+        self.roster = voters if roster is None else roster
+        if own not in self.roster or not voters or len(set(voters)) != len(voters):
+            raise LocalMisuse(f"agent {own} must be one of {self.roster}, and the voters {voters} named once each")
+        self.membership = _membership_before(voters, quorum_size, snapshot)
         self.own = own
-        self.voters = voters
-        self.quorum_size = quorum_size
         self.config = config
         self.role = Role.FOLLOWER
         self.term = hard_state.term
@@ -54,6 +53,7 @@ class RaftState:
         self.transfers_abandoned = 0
         self.snapshot = snapshot
         self.log = Log(entries, *log_base)
+        self.log.watch(self.membership)
         applied_index = max(applied_index, snapshot.index if snapshot is not None else 0)
         if self.log.last_term > self.term or not log_base[0] <= applied_index <= self.log.last_index:
             raise LocalMisuse(
@@ -67,7 +67,7 @@ class RaftState:
             self.log.watch(self.proposals)
             self.proposals.committed(self.log.entries_from(1, applied_index))
         self._rng = rng
-        self._others = tuple(voter for voter in voters if voter != own)
+        self._others = tuple(replica for replica in self.roster if replica != own)
         self._voted_for = hard_state.voted_for
         self._writes = OpenWrites(self.log, hard_state)
         self._delivered_index = applied_index
@@ -114,10 +114,6 @@ class RaftState:
     def _refuse_reads(self, requests: Iterable[int], reason: str) -> None:
         self._reads_done.extend(ReadResult(request, None, reason) for request in requests)
 
-    def _membership_at(self, index: int) -> bytes:
-        """Who votes and who learns, as of ``index``."""
-        return Configuration(self.voters).encode()
-
     def _commit_to(self, index: int) -> None:
         """Everything up to ``index`` is committed; a commit index never falls."""
         entries = self.log.entries_from(self.commit_index + 1, index)
@@ -157,3 +153,15 @@ class RaftState:
 
     def _ignore(self, reason: str) -> None:
         self.ignored[reason] += 1
+
+
+def _membership_before(voters: tuple[int, ...], quorum_size: int | QuorumSize, snapshot: Snapshot | None) -> Membership:
+    """What held before the first entry of the log."""
+    size_of = fixed_size(quorum_size, len(voters)) if isinstance(quorum_size, int) else quorum_size
+    if snapshot is None:
+        membership = Membership(Configuration(tuple(sorted(voters))), 0, size_of)
+    else:
+        membership = Membership(decode_configuration(snapshot.membership), snapshot.index, size_of)
+    if (error := membership.size_error(membership.current.voters)) is not None:
+        raise LocalMisuse(error)
+    return membership

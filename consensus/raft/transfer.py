@@ -25,7 +25,7 @@ class Transfers(Reading):
         leadership = self._leadership
         if leadership is None:
             return "not the leader"
-        if to not in leadership.followers:
+        if to == self.own or to not in self.membership.current.voters:
             return "no other voter"
         if leadership.transferee is not None:
             return TRANSFER
@@ -45,7 +45,9 @@ class Transfers(Reading):
     def _send_timeout_now(self, leadership: Leadership) -> None:
         """Once the target holds everything. From here on nobody is bound to this leader."""
         to = leadership.transferee
-        if to is None or not leadership.timeout_now_due or leadership.followers[to].match < self.log.last_index:
+        if to is None or not leadership.timeout_now_due or to not in leadership.followers:
+            return
+        if leadership.followers[to].match < self.log.last_index:
             return
         leadership.timeout_now_due = False
         leadership.lease_given_up = True
@@ -54,4 +56,6 @@ class Transfers(Reading):
     def _on_timeout_now(self, message: TimeoutNow) -> None:
         if message.term != self.term or self.leader != message.leader or self.role is not Role.FOLLOWER:
             return self._ignore("late request to take over")
+        if not self.membership.may_stand(self.own, self.commit_index):
+            return self._ignore("no voter")
         return self._start_election(transfer=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import ClassVar
+from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -14,6 +14,7 @@ from consensus.machine import Outgoing, Snapshot
 from consensus.raft.config import NOBODY, Role
 from consensus.raft.core import Raft
 from consensus.raft.leadership import Leadership
+from consensus.raft.membership import Configuration
 from consensus.raft.rounds import Question
 from protocol.messages import AppendEntries, Message, RequestVote
 from tests.oracles.raft_cluster import simulate
@@ -94,12 +95,9 @@ class SkipsTheConsistencyCheck(Raft):
 class ElectsWithTooFew(Raft):
     """A quorum that is one too small."""
 
-    shortfall: ClassVar = 1
-
-    def _count_vote(self, voter: int, granted: bool) -> None:
-        self.quorum_size -= self.shortfall
-        super()._count_vote(voter, granted)
-        self.quorum_size += self.shortfall
+    def _elected(self) -> bool:
+        wanted = len(self.membership.current.voters) // 2
+        return sum(self._votes.values()) >= wanted
 
 
 class ReadsBeforeItKnows(Raft):
@@ -141,9 +139,10 @@ class TakesAnOldSnapshot(Raft):
 class KeepsTheLogBeforeASnapshot(Raft):
     """Entries that contradict the snapshot stay where they are."""
 
-    def _install(self, snapshot: Snapshot) -> None:
+    def _install(self, snapshot: Snapshot, configuration: Configuration) -> None:
         term = self.log.term_at(snapshot.index)
-        super()._install(dataclasses.replace(snapshot, term=snapshot.term if term is None else term))
+        kept = dataclasses.replace(snapshot, term=snapshot.term if term is None else term)
+        super()._install(kept, configuration)
 
 
 class ForgetsItsPromise(Raft):
@@ -159,6 +158,23 @@ def test_the_judge_catches_a_snapshot_without_a_checksum(monkeypatch: pytest.Mon
     monkeypatch.setattr("consensus.raft.snapshot.is_intact", lambda snapshot: True)
     with pytest.raises((AssertionError, msgspec.MsgspecError)):
         for seed in range(300):
+            simulate(seed)
+
+
+@pytest.mark.parametrize(
+    "halves",
+    [
+        pytest.param(lambda configuration: (configuration.voters,), id="13-one-quorum-while-joint"),
+        pytest.param(lambda configuration: ((*configuration.voters, *configuration.learners),), id="14-learners-count"),
+    ],
+)
+def test_the_judge_catches_wrong_quorums(
+    halves: Callable[[Configuration], tuple[tuple[int, ...], ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seeded bugs 13 and 14."""
+    monkeypatch.setattr(Configuration, "halves", property(halves))
+    with pytest.raises(AssertionError):
+        for seed in range(2, 400, 4):
             simulate(seed)
 
 

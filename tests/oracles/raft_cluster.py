@@ -66,21 +66,33 @@ class Weather:
     cut: set[tuple[int, int]] = field(default_factory=set)
 
 
+def majority(voters: int) -> int:
+    return voters // 2 + 1
+
+
+def byzantine_quorum(voters: int) -> int:
+    """q = ceil((n+f+1)/2) for the largest f that n can bear."""
+    return (voters + (voters - 1) // 3 + 2) // 2
+
+
 class SimulatedCluster:
     """Virtual time, one seed. ``run`` goes on for a span of it; fault verbs may be called in between."""
 
     def __init__(
-        self, seed: int, voters: int = 4, quorum_size: int = 3, machine_type: type[Raft] = Raft, trace: bool = False
+        self, seed: int, voters: int = 4, spares: int = 0, machine_type: type[Raft] = Raft, trace: bool = False
     ) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
-        roster = tuple(range(voters))
+        roster = tuple(range(voters + spares))
+        first = tuple(range(voters))
         config = LEASING if seed % 2 else NERVOUS
-        self.hosts = [Host(own, roster, quorum_size, config, machine_type, str(seed)) for own in roster]
+        size = byzantine_quorum if seed % 7 else majority
+        self.hosts = [Host(own, first, size, config, machine_type, str(seed), roster) for own in roster]
         drift = config.clock_drift_ppm
         self._clocks = [(self.rng.randint(-drift, drift), self.rng.randint(0, SECOND_NS)) for _ in roster]
         """Rate, in millionths off, and offset of each replica's clock."""
-        self.judge = Judge(self.hosts, quorum_size)
+        self.judge = Judge(self.hosts, first, size)
+        self.spares = spares
         self.weather = Weather()
         self.now_ns = 0
         self.keys: list[bytes] = []
@@ -88,8 +100,8 @@ class SimulatedCluster:
         self.trace: list[str] | None = [] if trace else None
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._event_count = 0
-        self._disk_free_ns = [0] * voters
-        self._wake_ns = [0] * voters
+        self._disk_free_ns = [0] * len(roster)
+        self._wake_ns = [0] * len(roster)
         for host in self.hosts:
             host.compact_every = self.rng.choice((0, 3, 8)) if seed % 3 else 0
             host.trailing = self.rng.choice((0, 0, 5))
@@ -167,6 +179,8 @@ class SimulatedCluster:
         """Random faults and proposals, a few tens of milliseconds apart."""
         for _ in range(rounds):
             self._random_fault()
+            if self.spares and self.rng.random() < 0.4 and (leaders := self._believed_leaders()):
+                self.change_members(self.rng.choice(leaders))
             for _ in range(self.rng.randint(1, 3)):
                 own = self.rng.choice(self._believed_leaders() or range(len(self.hosts)))
                 for _ in range(self.rng.choice((1, 1, 4))):
@@ -185,6 +199,15 @@ class SimulatedCluster:
             self.run(self.rng.randint(1, 5 * MILLISECOND_NS))
             self.strand(own)
 
+    def change_members(self, own: int) -> None:
+        """Ask a leader for other voters and learners, any that the roster has."""
+        everybody = range(len(self.hosts))
+        voters = self.rng.sample(everybody, self.rng.randint(2, 5))
+        learners = [replica for replica in everybody if replica not in voters and self.rng.random() < 0.3]
+        self._note(f"change {own} to {sorted(voters)}, learning {learners}")
+        self.hosts[own].raft.propose_membership(voters, learners)
+        self._touch(self.hosts[own])
+
     def strand(self, own: int) -> None:
         """Cut one replica off from all others, and let everybody go on for a while."""
         self.partition({own})
@@ -198,15 +221,22 @@ class SimulatedCluster:
         while self.now_ns < deadline_ns:
             self.run(50 * MILLISECOND_NS)
             leaders = self._believed_leaders()
-            if goal is None and len(leaders) == 1:
+            if goal is None and len(leaders) == 1 and self._members():
                 goal = self.propose_new(leaders[0])
-            if goal is not None and all(host.raft.commit_index >= goal for host in self.hosts):
+            members = self._members()
+            if goal is not None and members and all(self.hosts[own].raft.commit_index >= goal for own in members):
                 for key in self.keys:
-                    self.judge.key_settled(key, [host.raft.outcome(key) for host in self.hosts])
+                    self.judge.key_settled(key, [self.hosts[own].raft.outcome(key) for own in members])
                 return
         raise AssertionError(f"no progress within {limit_ns / SECOND_NS} s after healing")
 
     # Inside
+
+    def _members(self) -> tuple[int, ...]:
+        """By the leader of the latest term, once its change of members is over."""
+        leaders = [self.hosts[own].raft for own in self._believed_leaders()]
+        configuration = max(leaders, key=lambda raft: raft.term).membership.current if leaders else None
+        return () if configuration is None or configuration.joint else configuration.members
 
     def _believed_leaders(self) -> list[int]:
         """Those that take themselves for the leader; one of the past is among them until it learns."""
@@ -309,9 +339,9 @@ class SimulatedCluster:
 
 
 def simulate(seed: int, rounds: int = 30, machine_type: type[Raft] = Raft, trace: bool = False) -> SimulatedCluster:
-    """One seed from start to settled. Every fifth one runs seven voters instead of four."""
-    voters, quorum_size = ((7, 5) if seed % 5 == 4 else (4, 3)) if seed % 7 else (3, 2)
-    cluster = SimulatedCluster(seed, voters, quorum_size, machine_type, trace)
+    """One seed from start to settled. Every fifth one runs seven voters instead of four, every fourth changes them."""
+    voters = (7 if seed % 5 == 4 else 4) if seed % 7 else 3
+    cluster = SimulatedCluster(seed, voters, 3 if seed % 4 == 2 else 0, machine_type, trace)
     try:
         cluster.run_with_faults(rounds)
         cluster.settle()

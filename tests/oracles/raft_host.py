@@ -22,6 +22,7 @@ from consensus.machine import (
 )
 from consensus.raft.config import RaftConfig
 from consensus.raft.core import Raft
+from consensus.raft.membership import QuorumSize
 from protocol.codes import EntryKind
 from protocol.messages import Entry, Message
 from protocol.signing import digest
@@ -117,12 +118,14 @@ class Host:
         self,
         own: int,
         voters: tuple[int, ...],
-        quorum_size: int,
+        quorum_size: int | QuorumSize,
         config: RaftConfig,
         machine_type: type[Raft] = Raft,
         seed: str = "host",
+        roster: tuple[int, ...] | None = None,
     ) -> None:
         self.own = own
+        self.roster = voters if roster is None else roster
         self.voters = voters
         self.disk = Disk()
         self.open_writes: deque[Ready] = deque()
@@ -146,7 +149,7 @@ class Host:
         disk, self.application = self.disk, Application()
         raft = self._machine_type(
             self.own, self.voters, self._quorum_size, rng, self._config, disk.hard_state, disk.entries,
-            key_of=key_of, snapshot=disk.snapshot, log_base=disk.base,
+            key_of=key_of, snapshot=disk.snapshot, log_base=disk.base, roster=self.roster,
         )  # fmt: skip
         if disk.snapshot is not None:
             self.application.restore(disk.snapshot, raft)
@@ -209,5 +212,5 @@ class Host:
     def _send(self, outgoing: Iterable[Outgoing]) -> None:
         for item in outgoing:
             everybody = item.destination == BROADCAST
-            for to in [voter for voter in self.voters if voter != self.own] if everybody else [item.destination]:
+            for to in [other for other in self.roster if other != self.own] if everybody else [item.destination]:
                 self.send(self.own, to, item.message)

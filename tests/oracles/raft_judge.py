@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+import msgspec
+
 from consensus.machine import ReadResult
 from consensus.raft.config import Role
+from consensus.raft.membership import QuorumSize
 from consensus.raft.proposals import Outcome, Standing
+from protocol.codes import EntryKind
 from protocol.messages import Entry
 from tests.oracles.raft_host import Host, key_of, link
 
@@ -12,9 +18,12 @@ from tests.oracles.raft_host import Host, key_of, link
 class Judge:
     """Safety, seen from outside: one canonical history, and what the Raft paper's figure 3 promises."""
 
-    def __init__(self, hosts: list[Host], quorum_size: int) -> None:
+    def __init__(self, hosts: list[Host], voters: Collection[int], quorum_size: QuorumSize) -> None:
         self.hosts = hosts
         self.quorum_size = quorum_size
+        self.groups = [frozenset(voters)]
+        """The voters by the last committed configuration, both groups while it is joint."""
+        self.changes = 0
         self.canonical: list[Entry] = []
         self.chains = [bytes(32)]
         """The application's state after so many entries."""
@@ -29,11 +38,27 @@ class Judge:
                 assert self.canonical[entry.index - 1] == entry, f"two histories at {entry.index}"
                 continue
             assert entry.index == len(self.canonical) + 1, f"{entry.index} before {len(self.canonical) + 1}"
-            copies = sum(other.disk.holds(entry) for other in self.hosts)
-            assert copies >= self.quorum_size, f"entry {entry.index} committed on {copies} disks"
+            self._on_a_quorum_of_disks(host, entry)
             self.canonical.append(entry)
             self.chains.append(link(self.chains[-1], entry))
         assert host.application.index == entries[-1].index, f"{host.own} skipped entries"
+
+    def _on_a_quorum_of_disks(self, host: Host, entry: Entry) -> None:
+        """By the configuration that the entry itself or one before it brought, or by a later one that stood in the
+        leader's log already, as far as it is in the committing replica's."""
+        if entry.kind == EntryKind.MEMBERSHIP:
+            self.changes += 1
+            self.groups = groups_of(entry)
+        holders = {other.own for other in self.hosts if other.disk.holds(entry)}
+        later = [
+            groups_of(each) for each in host.raft.entries_from(entry.index + 1) if each.kind == EntryKind.MEMBERSHIP
+        ]
+        assert any(self._quorums(groups, holders) for groups in (self.groups, *later)), (
+            f"entry {entry.index} committed on {len(holders)} disks"
+        )
+
+    def _quorums(self, groups: list[frozenset[int]], holders: set[int]) -> bool:
+        return all(len(group & holders) >= self.quorum_size(len(group)) for group in groups)
 
     def read_begins(self, request: int) -> None:
         """Whatever anybody may know to be committed now, the read must see."""
@@ -83,3 +108,8 @@ class Judge:
                 last = max((index for index in shared if one[index].term == other[index].term), default=0)
                 same = all(one[index] == other[index] for index in shared if index <= last)
                 assert same, "logs with a common entry differ before it"
+
+
+def groups_of(entry: Entry) -> list[frozenset[int]]:
+    voters, outgoing, *_ = msgspec.msgpack.decode(entry.payload)
+    return [frozenset(group) for group in (voters, outgoing) if group]

@@ -5,7 +5,8 @@ order. Replicas are named 0, 1, 2, and so on; a log is shown as the terms of its
 
     cluster 4 quorum=3     make the replicas, all followers without a log; entries=1 limits each append,
                            uncommitted=64 the leader's uncommitted bytes (an entry weighs 32 and its text),
-                           lease=1 lets reads rest on a lease, chunk=100 cuts snapshots
+                           lease=1 lets reads rest on a lease, chunk=100 cuts snapshots,
+                           spare=2 adds replicas without a vote, and without quorum= it is a majority
     log 1 1 1 2            start replica 1 with this log, one number per entry's term; term=3 if it has seen a later one
     timeout 0              let time pass until replica 0 stands for election, and nobody else is ticked
     wait 100               let so many milliseconds pass; nobody is ticked
@@ -15,6 +16,8 @@ order. Replicas are named 0, 1, 2, and so on; a log is shown as the terms of its
     outcome 0 buy          what replica 0 knows of that key
     read 0 balance         ask on replica 0 from when on its state is fresh enough; the answer comes with a deliver
     transfer 0 2           ask leader 0 to hand over to replica 2
+    members 0 1 2 3 | 4    ask leader 0 for voters 1, 2, 3 and learner 4; a last word "stay" keeps it joint
+    leave 0                end a joint configuration that was to stay
     compact 0 2            replica 0 takes a snapshot of what it applied, and keeps 2 entries before it
     deliver                perform all Readys and deliver all messages until nothing moves
     deliver quiet          the same without printing messages
@@ -41,11 +44,12 @@ from typing import Final
 
 from consensus.machine import HardState, ReadResult
 from consensus.raft.config import RaftConfig, Role
+from consensus.raft.membership import Configuration, decode_configuration, fixed_size
 from consensus.raft.proposals import Outcome
 from protocol.codes import EntryKind
 from protocol.messages import AppendEntries, AppendEntriesResponse, Entry, Message, RequestVote, RequestVoteResponse
 from protocol.raft_messages import InstallSnapshot, InstallSnapshotResponse, ReadIndex, ReadIndexResponse, TimeoutNow
-from tests.oracles.raft_cluster import MILLISECOND_NS
+from tests.oracles.raft_cluster import MILLISECOND_NS, majority
 from tests.oracles.raft_host import Disk, Host
 from tests.oracles.raft_judge import Judge
 
@@ -81,12 +85,13 @@ class Script:
     def do_cluster(self, count: str, *options: str) -> None:
         voters = tuple(range(int(count)))
         chosen = {name: int(value) for name, value in (option.split("=") for option in options)}
-        size = chosen["quorum"]
+        size = fixed_size(chosen["quorum"], len(voters)) if "quorum" in chosen else majority
+        roster = tuple(range(len(voters) + chosen.get("spare", 0)))
         config = RaftConfig(
             snapshots=True, **{_CONFIG_NAMES[name]: value for name, value in chosen.items() if name in _CONFIG_NAMES}
         )
-        self.hosts = [Host(own, voters, size, config, seed="script") for own in voters]
-        self.judge = Judge(self.hosts, size)
+        self.hosts = [Host(own, voters, size, config, seed="script", roster=roster) for own in roster]
+        self.judge = Judge(self.hosts, voters, size)
         for host in self.hosts:
             host.send, host.on_commit, host.on_read = self._transmit, self._committed, self._read_answered
             host.raft.tick(self.now_ns)
@@ -105,7 +110,9 @@ class Script:
 
     def do_timeout(self, own: str) -> None:
         raft = self.hosts[int(own)].raft
-        while raft.role is Role.FOLLOWER:
+        for _ in range(3):
+            if raft.role is not Role.FOLLOWER:
+                break
             deadline_ns = raft.next_deadline_ns()
             assert deadline_ns is not None
             self.now_ns = max(self.now_ns, deadline_ns)
@@ -142,6 +149,17 @@ class Script:
     def do_transfer(self, own: str, to: str) -> None:
         reason = self.hosts[int(own)].raft.transfer_leadership(int(to), self.now_ns)
         self._say(f"{own} hands over to {to}" if reason is None else f"{own} refuses: {reason}")
+
+    def do_members(self, own: str, *wanted: str) -> None:
+        stay = wanted[-1] == "stay"
+        voters, _, learners = " ".join(wanted[: -1 if stay else None]).partition("|")
+        groups = [[int(member) for member in group.split()] for group in (voters, learners)]
+        reason = self.hosts[int(own)].raft.propose_membership(*groups, auto_leave=not stay)
+        self._say(f"{own} starts the change" if reason is None else f"{own} refuses: {reason}")
+
+    def do_leave(self, own: str) -> None:
+        reason = self.hosts[int(own)].raft.leave_joint()
+        self._say(f"{own} ends the joint configuration" if reason is None else f"{own} refuses: {reason}")
 
     def do_compact(self, own: str, trailing: str) -> None:
         host = self.hosts[int(own)]
@@ -207,6 +225,8 @@ class Script:
             if raft.log.base_index:
                 terms = f"(snapshot {raft.status()['snapshot_index']}) after {raft.log.base_index}: {terms}"
             leader = "nobody" if raft.leader is None else raft.leader
+            if (members := raft.membership.current) != Configuration(host.voters):
+                terms += f", {describe_configuration(members)}"
             self._say(
                 f"{host.own}: {raft.role.value} of term {raft.term}, leader {leader}, "
                 f"committed {raft.commit_index}, log {terms}"
@@ -249,8 +269,18 @@ class Script:
 
 
 def describe_entry(entry: Entry) -> str:
+    if entry.kind == EntryKind.MEMBERSHIP:
+        return f"{entry.index}/{entry.term}:{describe_configuration(decode_configuration(entry.payload))}"
     text = "noop" if entry.kind == EntryKind.NOOP else entry.payload.decode()
     return f"{entry.index}/{entry.term}:{text}"
+
+
+def describe_configuration(configuration: Configuration) -> str:
+    """[voters], [new voters and outgoing ones] while joint, and learners after a bar."""
+    voters = "+".join(map(str, configuration.voters))
+    outgoing = " and " + "+".join(map(str, configuration.outgoing)) if configuration.joint else ""
+    learners = " | " + "+".join(map(str, configuration.learners)) if configuration.learners else ""
+    return f"[{voters}{outgoing}{learners}]"
 
 
 def describe_outcome(outcome: Outcome | None) -> str:
