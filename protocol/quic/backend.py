@@ -53,6 +53,10 @@ class Connection(Protocol):
         """Why we refused the peer, as a countable label."""
 
     @property
+    def key_updates(self) -> int:
+        """How often this end has asked for new keys."""
+
+    @property
     def host_cid(self) -> bytes: ...
 
     @property

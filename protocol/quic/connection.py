@@ -54,6 +54,7 @@ class SwarmConnection(QuicConnection):
     exporter: bytes | None = None
     certified: Agent | None = None
     refusal: str | None = None
+    key_updates: int = 0
 
     def __init__(
         self,
@@ -118,6 +119,7 @@ class SwarmConnection(QuicConnection):
     def renew_keys_if_due(self) -> None:
         if self._packet_number - self._key_renewed_at >= PACKETS_PER_KEY:
             self._key_renewed_at = self._packet_number
+            self.key_updates += 1
             self.request_key_update()
 
     def receive_datagram(self, data: bytes, addr: NetworkAddress, now: float) -> None:

@@ -85,6 +85,7 @@ class Qh3Connection(QuicConnection):
     events = events
     certified: Agent | None = None
     refusal: str | None = None
+    key_updates: int = 0
 
     def __init__(
         self,
@@ -145,6 +146,7 @@ class Qh3Connection(QuicConnection):
     def renew_keys_if_due(self) -> None:
         if self._sent_since_renewal >= PACKETS_PER_KEY and self._handshake_confirmed:
             self._sent_since_renewal = 0
+            self.key_updates += 1
             self.request_key_update()
 
     def must_send(self, now: float) -> bool:

@@ -64,6 +64,24 @@ def test_without_its_primary_the_spine_refuses_in_bounded_time(swarm: SwarmDirec
     assert report["decisions"]["routine"] > 0
 
 
+@pytest.mark.parametrize("transport", ["aioquic", "qh3"])
+def test_a_pulled_cable_is_noticed_and_what_it_cost_is_caught_up(swarm: SwarmDirectory, transport: str) -> None:
+    """risk-2 is cut off from everybody for longer than the idle timeout, on a network that delays and loses too."""
+    network = ["--network", "rtt=1ms,jitter=500us,loss=0.5%,reorder=0.5%", "--transport", transport]
+    process = swarm.up("--cycles", "150", "--rate", "8", *network)
+    swarm.await_cycle(3, process)
+    for other in ("trader-1", "risk-1", "executor-1"):
+        assert swarm.run("network", "cut", "risk-2", other).returncode == 0
+    time.sleep(12)
+    assert swarm.run("network", "heal").returncode == 0
+    report = finish(process)
+    assert_nothing_lost(report)
+    assert report["run"]["network"].startswith("rtt=1ms")
+    assert report["run"]["cycles"] == 150
+    log = (swarm.runs / "latest" / "risk-2" / "log.jsonl").read_text()
+    assert log.count('"peer_lost"') >= 3 and log.count('"peer_connected"') >= 6
+
+
 def test_of_two_processes_with_one_id_the_older_stops_with_its_reason(swarm: SwarmDirectory) -> None:
     """An impostor with the right keys, elsewhere: it displaces ours, ours is restarted and displaces it."""
     process = swarm.up("--cycles", "130")
