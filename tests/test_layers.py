@@ -30,6 +30,7 @@ SHELLS = (
     "agents.executor.executor",
     "agents.executor.planner",
     "agents.logs",
+    "agents.network_cuts",
     "agents.nursery",
     "agents.process",
     "agents.risk.risk",
