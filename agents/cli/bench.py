@@ -72,6 +72,21 @@ def dtw(quick: bool, check: bool, out: Path | None, as_json: bool, plots: Path |
     return _run(lambda progress: measure(QUICK if quick else FULL, progress), check, out, as_json, plots)
 
 
+@bench.command("transport")
+@_benchmark_options
+def transport(quick: bool, check: bool, out: Path | None, as_json: bool) -> int:
+    """Our wire against aioquic's and qh3's own streams, TCP with TLS, and bare UDP.
+
+    Round trips, the cost of a message by batch, messages one way, votes under bulk. In full it takes about 20 minutes.
+
+    \b
+    Example: swarm bench transport --json --out docs/benchmarks/transport.json
+    """
+    from profiling.bench.transport.measure import FULL, QUICK, measure
+
+    return _run(lambda progress: measure(QUICK if quick else FULL, progress), check, out, as_json)
+
+
 def _run(
     measure: Callable[[Callable[[str], None]], Result],
     check: bool,
