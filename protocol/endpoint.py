@@ -85,7 +85,7 @@ class Endpoint:
         self.greeter = Greeter(identity, roster, Verifier(roster), process_epoch() if epoch is None else epoch)
         self._agent = identity.agent
         self._roster = roster
-        self._on_message = on_message
+        self.on_message = on_message
         self._on_peer_change = on_peer_change
         self._profile = profile_named(profile) if isinstance(profile, str) else profile
         self._transport = transport
@@ -268,9 +268,6 @@ class Endpoint:
         self._traffic[index].connects += 1
         self._logger.info("peer_connected", peer=peer.agent.id, epoch=peer.epoch)
         self._on_peer_change(peer.agent, True)
-
-    def on_message(self, peer: Peer, trace: int, message: Message) -> None:
-        self._on_message(peer, trace, message)
 
     def on_offence(self, peer: Peer, violation: PeerViolation) -> bool:
         """Count it; after too many in a short time the peer is kept out for a while."""

@@ -135,7 +135,9 @@ class Peer:
         if self._link is None or not self.greeted or self._link.closed:
             self._traffic.unsent["not_connected"] += 1
             return False
-        if self._link.unsent_bytes(STREAM_OF[channel]) > UNSENT_BYTES_MAX:
+        # What waits here has not changed the transport's buffer since the first message of the tick was looked at.
+        first = not self._batcher.depth(channel)
+        if first and self._link.unsent_bytes(4 * channel) > UNSENT_BYTES_MAX:
             self._traffic.unsent["window_full"] += 1
             return False
         try:
@@ -188,7 +190,7 @@ class Peer:
         )
         with span(Operation.BATCH_ENCODE, envelopes[0].trace):
             data = frame(self._host.codec.encode_batch(header, envelopes))
-        self._link.write(STREAM_OF[channel], data)
+        self._link.write(4 * channel, data)
         self._traffic.batches_out += 1
         self._traffic.messages_out += len(envelopes)
         self._traffic.bytes_out += len(data)
@@ -325,21 +327,21 @@ class Peer:
         self._traffic.batches_in += 1
         self._traffic.messages_in += len(envelopes)
         self._traffic.bytes_in += len(payload)
+        gone, deliver = self.gone.is_set, self._host.on_message
         for trace, message in envelopes:
-            if self.gone.is_set():
+            if gone():
                 return  # what was handled a moment ago made us close
             if isinstance(message, Refused):
                 self._on_refused(message)
             else:
-                self._host.on_message(self, trace, message)
+                deliver(self, trace, message)
 
     def _check_batch(self, header: BatchHeader, envelopes: list[Envelope]) -> None:
         if header.sender != self.agent.index or header.epoch != self.epoch:
             raise PeerViolation("sender_mismatch", f"batch of agent {header.sender}, epoch {header.epoch}")
         self._sequence_in = max(self._sequence_in, header.sequence)
-        for envelope in envelopes:
-            kind = type(envelope.message)
-            if kind not in self._allowed and kind is not Refused:
+        for kind in {type(message) for _, message in envelopes} - self._allowed:
+            if kind is not Refused:
                 raise PeerViolation("role_not_allowed", f"{kind.__name__} from a {self.agent.role}")
 
     def _on_refused(self, message: Refused) -> None:

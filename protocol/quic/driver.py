@@ -13,7 +13,7 @@ import hmac
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from aioquic.quic.packet import QuicProtocolVersion, encode_quic_version_negotiation
@@ -40,6 +40,8 @@ GREETINGS_MAX: Final = 64
 HOUSEKEEPING_S: Final = 0.5
 TIMER_STEP_S: Final = 0.001
 """The loop's timers are no finer; asking for less makes uvloop spin."""
+TIMER_SOON_S: Final = 0.004
+"""No timer of a connection is so urgent: the shortest is a delayed acknowledgement, 5 ms."""
 RESET_TOKEN_BYTES: Final = 16
 RESET_BYTES_MIN: Final = 21
 RESET_BYTES_MAX: Final = 42
@@ -79,6 +81,8 @@ class Driver:
         self._routes: dict[bytes, Link] = {}
         self._touched: dict[Link, bool] = {}
         """Links to look at when the tick ends; true when they have something to send for certain."""
+        self._unasked: dict[Link, None] = {}
+        """Links that were touched while the timer was about to fire."""
         self._flush_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -171,9 +175,7 @@ class Driver:
                     self._transmit(link, now)
                 if link.finish(now):
                     self._transmit(link, now)
-        for link in touched:
-            link.deadline = link.due() if link in self._links else float("inf")
-        self._arm_timer(now)
+        self._look_again(touched, now)
 
     def _transmit(self, link: Link, now: float) -> None:
         try:
@@ -200,6 +202,16 @@ class Driver:
 
     # --- timers -----------------------------------------------------------------------------------------------------
 
+    def _look_again(self, touched: Iterable[Link], now: float) -> None:
+        """Set the timer by what the touched connections want. Asking one costs as much as a tenth of a packet, so that
+        nobody is asked while the timer fires soon anyway and asks all of them."""
+        if self._timer is not None and now < self._timer_at <= now + TIMER_SOON_S:
+            self._unasked.update(dict.fromkeys(touched))
+            return
+        for link in touched:
+            link.deadline = link.due() if link in self._links else float("inf")
+        self._arm_timer(now)
+
     def _arm_timer(self, now: float) -> None:
         earliest = min((link.deadline for link in self._links), default=float("inf"))
         if earliest == float("inf") or self._loop is None:
@@ -214,6 +226,9 @@ class Driver:
     def _on_timer(self) -> None:
         self._timer = None
         now = self._clock()
+        unasked, self._unasked = self._unasked, {}
+        for link in unasked:
+            link.deadline = link.due() if link in self._links else float("inf")
         for link in list(self._links):
             if link.deadline <= now:
                 link.connection.handle_timer(now)
@@ -326,6 +341,7 @@ class Driver:
     def _forget(self, link: Link) -> None:
         self._links.pop(link, None)
         self._touched.pop(link, None)
+        self._unasked.pop(link, None)
         for connection_id in [key for key, owner in self._routes.items() if owner is link]:
             del self._routes[connection_id]
 
