@@ -115,13 +115,15 @@ def _run(
 def _table(found: dict[str, Any]) -> Table:
     table = Table(title=f"{found['benchmark']} · {found['commit']} · noise {found['noise']['verdict']}", box=None)
     table.add_column("case")
-    for column in ("ours", "peer", "unit", "ratio", "95 %"):
+    table.add_column("against")
+    for column in ("ours", "theirs", "unit", "ratio", "95 %"):
         table.add_column(column, justify="right")
     for row in found["rows"]:
         ratio = row["ratio"]
         interval = f"{ratio['low']:.2f} – {ratio['high']:.2f}"
         table.add_row(
             row["case"],
+            row["peer"],
             f"{row['ours']:.2f}",
             f"{row['peer_value']:.2f}",
             row["unit"],
@@ -130,7 +132,7 @@ def _table(found: dict[str, Any]) -> Table:
         )
     for claim in found["claims"]:
         verdict = {True: "holds", False: "does not hold", None: "no verdict"}[claim["holds"]]
-        table.add_row(f"{claim['id']} {claim['goal']}", "", "", "", verdict, "")
+        table.add_row(f"{claim['id']} {claim['goal']}", "", "", "", "", verdict, "")
     return table
 
 
