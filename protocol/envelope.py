@@ -15,6 +15,7 @@ class BatchHeader(Message, frozen=True):
     """Of the sending process; a restart has another one."""
     sender: U16
     sequence: U64
+    """Numbers the batches of one channel of one connection; see ``protocol.sequence``."""
     """Numbers the sender's batches on this connection."""
     sent_at_ns: U64
     acknowledged_sequence: U64 = 0

@@ -23,6 +23,7 @@ from protocol.greeting import PROBE_EPOCH, Greeter
 from protocol.messages import Hello, HelloAck, Message, Refused
 from protocol.quic.link import ENDINGS_WITHOUT_BLAME, REASONS, Closed, Link
 from protocol.roster import Agent, MessageTypes, Role, allowed_messages
+from protocol.sequence import SequenceIn, SequenceOut
 
 STREAM_OF: Final = {channel: 4 * channel for channel in Channel}
 """Client-initiated bidirectional stream of each channel; a lower number is served strictly first."""
@@ -95,8 +96,8 @@ class Peer:
         self._early: list[tuple[int, bytes]] = []
         self._traffic = host.traffic_of(dialled) if dialled is not None else Traffic()
         self._allowed: MessageTypes = frozenset()
-        self._sequence_out = 0
-        self._sequence_in = 0
+        self._sequence_out = SequenceOut()
+        self._sequence_in = SequenceIn()
         self.epoch = PROBE_EPOCH
         self.greeted = False
         self.gone = asyncio.Event()
@@ -180,13 +181,12 @@ class Peer:
 
     def _write(self, channel: Channel, envelopes: list[Envelope]) -> None:
         assert self._link is not None, "a connection exists before anything is written"
-        self._sequence_out += 1
         header = BatchHeader(
             epoch=self._host.greeter.epoch,
             sender=self._host.greeter.identity.agent.index,
-            sequence=self._sequence_out,
+            sequence=self._sequence_out.next(channel),
             sent_at_ns=time.time_ns(),
-            acknowledged_sequence=self._sequence_in,
+            acknowledged_sequence=self._sequence_in.highest,
         )
         with span(Operation.BATCH_ENCODE, envelopes[0].trace):
             data = frame(self._host.codec.encode_batch(header, envelopes))
@@ -215,7 +215,7 @@ class Peer:
             if link.closed:
                 return
             if self.greeted:
-                self._on_batch(payload)
+                self._on_batch(payload, CHANNEL_OF[stream_id])
             else:
                 self._on_greeting(link, payload)
         if self._early and self.greeted:
@@ -282,7 +282,8 @@ class Peer:
 
     def _decode_greeting(self, payload: bytes) -> Message:
         try:
-            _, envelopes = self._host.codec.decode_batch(payload)
+            header, envelopes = self._host.codec.decode_batch(payload)
+            self._sequence_in.take(Channel.CONTROL, header.sequence)
         except PeerViolation as violation:
             raise PeerViolation("greeting_malformed", str(violation)) from None
         if len(envelopes) != 1:
@@ -315,12 +316,12 @@ class Peer:
         self._allowed = allowed_messages(agent.role, epoch == PROBE_EPOCH)
         self._host.on_greeted(self)
 
-    def _on_batch(self, payload: bytes) -> None:
+    def _on_batch(self, payload: bytes, channel: Channel) -> None:
         began_ns = now_ns()
         try:
             header, envelopes = self._host.codec.decode_batch(payload)
             record(Operation.BATCH_DECODE, began_ns, now_ns(), envelopes[0].trace if envelopes else 0)
-            self._check_batch(header, envelopes)
+            self._check_batch(header, envelopes, channel)
         except PeerViolation as violation:
             self._offended(violation)
             return
@@ -336,10 +337,10 @@ class Peer:
             else:
                 deliver(self, trace, message)
 
-    def _check_batch(self, header: BatchHeader, envelopes: list[Envelope]) -> None:
+    def _check_batch(self, header: BatchHeader, envelopes: list[Envelope], channel: Channel) -> None:
         if header.sender != self.agent.index or header.epoch != self.epoch:
             raise PeerViolation("sender_mismatch", f"batch of agent {header.sender}, epoch {header.epoch}")
-        self._sequence_in = max(self._sequence_in, header.sequence)
+        self._sequence_in.take(channel, header.sequence)
         for kind in {type(message) for _, message in envelopes} - self._allowed:
             if kind is not Refused:
                 raise PeerViolation("role_not_allowed", f"{kind.__name__} from a {self.agent.role}")

@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
@@ -59,6 +60,7 @@ class FarEnd:
             [*command, self.agent_id, self.loop], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         if self._line() != "ready":
+            self.__exit__(None, None, None)
             raise RunFailure(f"the far end of {self.what} did not start; run it alone to see why")
         return self
 
@@ -165,7 +167,7 @@ class Streams:
         self.site = site
         self.servers = servers
         self.pairs: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-        self._open: list[Any] = []
+        self._open = AsyncExitStack()
 
     async def open(self) -> None:
         for agent_id in SERVERS[: self.servers]:
@@ -196,10 +198,9 @@ class Streams:
             await reader.readexactly(LENGTH_BYTES + size)
 
     async def close(self) -> None:
-        for connection in self._open:
-            await connection.__aexit__(None, None, None)
-        for _, writer in self.pairs if not self._open else ():
+        for _, writer in self.pairs:
             writer.close()
+        await self._open.aclose()
 
 
 class StockAioquic(Streams):
@@ -212,8 +213,7 @@ class StockAioquic(Streams):
         settings = QuicConfiguration(is_client=True, alpn_protocols=[ALPN], server_name=agent.id)
         settings.load_verify_locations(cafile=str(self.site.directory / "ca.crt"))
         connection = connect(HOST, agent.port, configuration=settings)
-        protocol = await connection.__aenter__()
-        self._open.append(connection)
+        protocol = await self._open.enter_async_context(connection)
         return await protocol.create_stream()
 
 
@@ -227,8 +227,7 @@ class StockQh3(Streams):
         settings = QuicConfiguration(is_client=True, alpn_protocols=[ALPN], server_name=agent.id)
         settings.load_verify_locations(cafile=str(self.site.directory / "ca.crt"))
         connection = connect(HOST, agent.port, configuration=settings)
-        protocol = await connection.__aenter__()
-        self._open.append(connection)
+        protocol = await self._open.enter_async_context(connection)
         return await protocol.create_stream()
 
 
@@ -241,6 +240,11 @@ class TcpTls(Streams):
 
     async def drain(self, writer: asyncio.StreamWriter) -> None:
         await writer.drain()
+
+    async def close(self) -> None:
+        await super().close()
+        for _, writer in self.pairs:
+            await writer.wait_closed()
 
 
 class Udp(asyncio.DatagramProtocol):
@@ -271,3 +275,4 @@ class Udp(asyncio.DatagramProtocol):
 
     async def close(self) -> None:
         self._transport.close()
+        await asyncio.sleep(0)

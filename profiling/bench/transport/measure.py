@@ -47,6 +47,8 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Effort:
+    """How much is measured."""
+
     blocks: int
     round_trips: int
     """In a block, at the smallest size; fewer at larger ones."""
@@ -294,7 +296,7 @@ async def _vote(client: Ours, seconds: float) -> list[float]:
     for number in range(int(seconds / VOTE_EVERY_S)):
         intended = began + number * VOTE_EVERY_S
         await asyncio.sleep(max(0.0, intended - time.perf_counter()))
-        intended = max(intended, time.perf_counter() - BULK_STEP_S)  # the loop's timers are a millisecond coarse
+        intended = min(intended, time.perf_counter())  # the loop's timers are coarse, and may fire early
         client.vote_back.clear()
         client.endpoint.send(1, vote, channel=Channel.CONSENSUS, trace=1)
         await client.vote_back.wait()

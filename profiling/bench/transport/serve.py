@@ -71,6 +71,7 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 async def stock_aioquic(site: Site, agent_id: str) -> Callable[[], int]:
+    """aioquic's own asyncio layer, with its defaults."""
     from aioquic.asyncio.server import serve
     from aioquic.quic.configuration import QuicConfiguration
 
@@ -82,6 +83,7 @@ async def stock_aioquic(site: Site, agent_id: str) -> Callable[[], int]:
 
 
 async def stock_qh3(site: Site, agent_id: str) -> Callable[[], int]:
+    """qh3's own asyncio layer, with its defaults."""
     from qh3.asyncio.server import serve
     from qh3.quic.configuration import QuicConfiguration
 
@@ -102,6 +104,7 @@ def _spawn(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
 
 
 async def tcp_tls(site: Site, agent_id: str) -> Callable[[], int]:
+    """asyncio's streams over TCP and TLS."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     folder = site.directory / agent_id
     context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
@@ -118,6 +121,7 @@ class _UdpEcho(asyncio.DatagramProtocol):
 
 
 async def udp(site: Site, agent_id: str) -> Callable[[], int]:
+    """Datagrams back to where they came from."""
     loop = asyncio.get_running_loop()
     await loop.create_datagram_endpoint(_UdpEcho, local_addr=(HOST, _port(site, agent_id)))
     return lambda: 0
@@ -160,6 +164,7 @@ async def _serve(what: str, site: Site, agent_id: str) -> None:
 
 
 def main(arguments: list[str]) -> None:
+    """Serve until standard input ends."""
     what, directory, ports, agent_id, loop = arguments
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     site = Site(Path(directory), tuple(map(int, ports.split(","))))

@@ -37,6 +37,7 @@ class Site:
 
     @property
     def roster(self) -> Roster:
+        """Those that have a port; the keys are read from the directory."""
         present = list(ROLES)[: len(self.ports)]
         keys = read_public_keys(self.directory, present)
         return Roster(
