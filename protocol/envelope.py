@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from protocol.errors import LocalMisuse, PeerViolation
-from protocol.messages import U16, U32, U64, WIRE_TYPES, Message
+from protocol.messages import WIRE_TYPES, Message
+from protocol.structs import U16, U32, U64
 
 
 class BatchHeader(Message, frozen=True):

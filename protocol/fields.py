@@ -13,7 +13,8 @@ from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
 
 from msgspec import Meta
 
-from protocol.messages import BODY_TYPES, WIRE_TYPES, Message
+from protocol.messages import BODY_TYPES, WIRE_TYPES, Intent, Intents, Message
+from protocol.rows import Windows
 
 MESSAGES_PER_BATCH_MAX: Final = 4096
 BATCH_BYTES_MAX: Final = 16 * 2**20
@@ -23,6 +24,8 @@ BODY_BYTES_MAX: Final = 2**20
 INTENTS_PER_FRAME_MAX: Final = 1024
 CLAIMS_PER_FRAME_MAX: Final = 1024
 NEIGHBOURS_PER_CLAIM_MAX: Final = 256
+WINDOW_SAMPLES_PER_FRAME_MAX: Final = 2**17
+"""Half a MiB of evidence: the most claims with windows of 128 samples."""
 VOTES_PER_OUTCOME_MAX: Final = 64
 ENTRIES_PER_APPEND_MAX: Final = 4096
 COMMANDS_PER_SLOT_MAX: Final = 1024
@@ -52,6 +55,7 @@ LENGTH_BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "claims": (0, CLAIMS_PER_FRAME_MAX),
     "starts": (0, NEIGHBOURS_PER_CLAIM_MAX),
     "distances": (0, NEIGHBOURS_PER_CLAIM_MAX),
+    "windows": (0, WINDOW_SAMPLES_PER_FRAME_MAX),
     "votes": (0, VOTES_PER_OUTCOME_MAX),
     "entries": (0, ENTRIES_PER_APPEND_MAX),
     "commands": (0, COMMANDS_PER_SLOT_MAX),
@@ -70,6 +74,7 @@ class Kind(Enum):
     U64 = "uint64"
     I64 = "int64"
     FLOAT = "float64"
+    FLOAT32 = "float32"
     BOOL = "bool"
     TEXT = "text"
     DATA = "data"
@@ -91,9 +96,17 @@ _KIND_OF_RANGE: Final[dict[tuple[Any, Any], Kind]] = {
 _KIND_OF_TYPE: Final[dict[Any, Kind]] = {bool: Kind.BOOL, float: Kind.FLOAT, str: Kind.TEXT, bytes: Kind.DATA}
 
 
+ARRAYS: Final[dict[Any, tuple[Kind, type[Message] | None]]] = {
+    Intents: (Kind.STRUCT, Intent),
+    Windows: (Kind.FLOAT32, None),
+}
+"""Lists that the running code holds as arrays: their elements."""
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of a message. ``item`` is the element kind of a list; ``struct`` the type of a struct or element."""
+    """One field of a message. ``item`` is the element kind of a list; ``struct`` the type of a struct or element;
+    ``array`` the class that holds a list of ``ARRAYS``."""
 
     name: str
     kind: Kind
@@ -101,6 +114,7 @@ class Field:
     struct: type[Message] | None = None
     length_min: int = 0
     length_max: int = 0
+    array: type[Intents] | type[Windows] | None = None
 
 
 @cache
@@ -122,6 +136,8 @@ def estimated_bytes(message: Message) -> int:
 
 
 def _field(name: str, hint: Any) -> Field:
+    if hint in ARRAYS:
+        return Field(name, Kind.LIST, *ARRAYS[hint], *LENGTH_BOUNDS[name], array=hint)
     kind, struct_type = _kind_of(hint)
     if kind in (Kind.TEXT, Kind.DATA):
         return Field(name, kind, None, None, *LENGTH_BOUNDS[name])
@@ -171,6 +187,8 @@ def _terms(
             assert field.struct is not None
             inner_fixed, inner_parts = _terms(field.struct, value, nested)
             fixed, parts = fixed + inner_fixed, parts + inner_parts
+        elif field.array is not None:
+            parts.append(f"{value}.array.nbytes")
         elif field.struct is not None:
             name = f"size_of_{field.struct.__name__}"
             nested[name] = _sizer(field.struct)

@@ -8,21 +8,15 @@ bars of the replayed data set. Digests are SHA-256, signatures Ed25519 over doma
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Final
 
-from msgspec import Meta, Struct
+from protocol.rows import NO_WINDOWS, Windows
+from protocol.rows import Intent as Intent
+from protocol.rows import Intents as Intents
+from protocol.structs import I64, U8, U16, U32, U64
+from protocol.structs import Message as Message
 
 PRICE_SCALE: Final = 10_000
-
-U8 = Annotated[int, Meta(ge=0, le=2**8 - 1)]
-U16 = Annotated[int, Meta(ge=0, le=2**16 - 1)]
-U32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
-U64 = Annotated[int, Meta(ge=0)]  # msgspec compares in 64 signed bits; the codecs bound it
-I64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-
-
-class Message(Struct, frozen=True, gc=False):
-    """Base of everything that travels."""
 
 
 # --- control ---------------------------------------------------------------------------------------------------------
@@ -69,20 +63,6 @@ class StatusReply(Message, frozen=True):
 # --- decisions -------------------------------------------------------------------------------------------------------
 
 
-class Intent(Message, frozen=True):
-    """A wish to trade. Pointer-free. ``limit_price`` 0 means a market order, which the gate turns into a marketable
-    limit at the collar."""
-
-    sequence: U64
-    """Unique per trader for ever: the intent's id is (trader, sequence)."""
-    symbol: U32
-    side: U8
-    time_in_force: U8
-    quantity: I64
-    limit_price: I64
-    reference_price: I64
-
-
 class Claim(Message, frozen=True):
     """What the trader says the pattern search found: the k nearest past windows of one symbol, nearest first."""
 
@@ -113,8 +93,12 @@ class Frame(Message, frozen=True):
     market_index: U32
     created_at_ns: U64
     expires_at_ns: U64
-    intents: tuple[Intent, ...]
+    intents: Intents
     claims: tuple[Claim, ...]
+    windows: Windows = NO_WINDOWS
+    """Evidence: the query window of each claim as the trader searched it, one after the other; or nothing."""
+    window_length: U16 = 0
+    """Samples per window; 0 without ``windows``."""
 
 
 class SliceGrant(Message, frozen=True):

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from protocol.errors import LocalMisuse, PeerViolation
+from protocol.errors import PeerViolation
 from protocol.fields import Field, Kind
 from protocol.layout import ELEMENT_SIZE, FORMAT, WORD, Layout, layout_of
 from protocol.messages import Message
-from protocol.rows import Rows, row_type
-from protocol.segment import BYTES, LIST_KIND, NULL, POINTER, Segment
+from protocol.rows import NO_WINDOWS, Intents, Windows
+from protocol.segment import BYTES, LIST_KIND, Segment
 
 Cells = tuple[Any, ...]
 """What one ``layout.row`` unpacks to: numbers, then the halves of each pointer."""
@@ -38,27 +38,6 @@ def read_root(message_type: type[Message], data: bytes, bytes_max: int) -> Messa
     """The message whose struct is the root of ``data``. Raises PeerViolation."""
     segment = Segment(data, bytes_max)
     return struct_reader(message_type)(segment, *segment.root())
-
-
-def view_rows(message_type: type[Message], field_name: str, data: bytes, bytes_max: int) -> Rows:
-    """Rows of one list of the root struct in ``data``, without copying. Shape (rows,), read-only, dtype
-    ``rows.row_type`` of the elements. Raises PeerViolation like a reader, LocalMisuse for another kind of field."""
-    layout = layout_of(message_type)
-    fields = {field.name: (position, field) for position, field in enumerate(layout.pointers)}
-    position, field = fields.get(field_name, (0, None))
-    if field is None or field.kind is not Kind.LIST or field.struct is None:
-        raise LocalMisuse(f"{message_type.__name__}.{field_name} is not a list of structs")
-    segment = Segment(data, bytes_max)
-    root, data_words, pointer_count = segment.root()
-    end = root + (data_words + position + 1) * WORD
-    low, high = POINTER.unpack_from(segment.data, end - WORD) if position < pointer_count else NULL
-    first, count, row_words, row_pointers = segment.struct_list(end, low, high, field.length_max)
-    known, stride = layout_of(field.struct), (row_words + row_pointers) * WORD
-    if row_words < known.data_words:
-        starts = [first + row * stride for row in range(count)]
-        rows = [_as_known(known, segment.data[start : start + row_words * WORD], b"") for start in starts]
-        return np.frombuffer(b"".join(rows), row_type(field.struct))
-    return np.ndarray((count,), row_type(field.struct), segment.data, first, (stride,))
 
 
 # --- structs ---------------------------------------------------------------------------------------------------------
@@ -167,6 +146,8 @@ def _pointer_reader(field: Field) -> PointerReader:
         return _text_reader(field)
     if field.kind is Kind.DATA:
         return _data_reader(field)
+    if field.array is not None:
+        return intents_reader(field) if field.array is Intents else windows_reader(field)
     if field.kind is Kind.LIST:
         return _number_list_reader(field) if field.struct is None else _struct_list_reader(field, field.struct)
     assert field.struct is not None
@@ -225,6 +206,42 @@ def _number_list_reader(field: Field) -> PointerReader:
         if is_float and not all(map(isfinite, values)):
             raise PeerViolation("float_not_finite", name)
         return values
+
+    return read
+
+
+def intents_reader(field: Field) -> PointerReader:
+    """Reader of intents as an array over the message's own bytes."""
+    assert field.struct is not None
+    layout, maximum, over = layout_of(field.struct), field.length_max, Intents.over
+    shape = layout.data_words, 0
+
+    def read(segment: Segment, end: int, low: int, high: int) -> Intents:
+        first, count, *found = segment.struct_list(end, low, high, maximum)
+        if (found[0], found[1]) == shape or not count:
+            return over(segment.data, first, count)
+        data_words, stride = found[0], sum(found) * WORD
+        starts = range(first, first + count * stride, stride)
+        rows = [_as_known(layout, segment.data[start : start + data_words * WORD], b"") for start in starts]
+        return over(b"".join(rows), 0, count)
+
+    return read
+
+
+def windows_reader(field: Field) -> PointerReader:
+    """Reader of float32 windows as an array over the message's own bytes."""
+    minimum, maximum, name = field.length_min, field.length_max, field.name
+
+    def read(segment: Segment, end: int, low: int, high: int) -> Windows:
+        target, count = segment.flat_list(end, low, high, 4, 4)
+        if not minimum <= count <= maximum:
+            raise PeerViolation("list_length", f"{name} has {count} elements")
+        if not count:
+            return NO_WINDOWS
+        array = np.frombuffer(segment.data, np.float32, count, target)
+        if not np.isfinite(array).all():
+            raise PeerViolation("float_not_finite", name)
+        return Windows(array)
 
     return read
 

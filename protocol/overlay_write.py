@@ -7,7 +7,7 @@ same bytes, and they are the bytes that the library itself would write.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from functools import cache
 from math import isfinite
 from operator import attrgetter
@@ -19,7 +19,7 @@ from protocol.errors import LocalMisuse
 from protocol.fields import Field, Kind
 from protocol.layout import ELEMENT_SIZE, FORMAT, WORD, Layout, layout_of
 from protocol.messages import Message
-from protocol.rows import packed_rows
+from protocol.rows import Intents, Windows
 from protocol.segment import BYTES, COMPOSITE, LIST_KIND, NULL, POINTER, new_message, sealed
 
 T = TypeVar("T")
@@ -97,14 +97,11 @@ def write_cells(buffer: bytearray, end: int, packed: bytes, layout: Layout) -> H
 
 @cache
 def rows_writer(message_type: type[Message]) -> PointerWriter:
-    """Writer of a list of structs of this type; an empty list stays null. Rows of a ``plain`` type may also be an array
-    of ``rows.row_type``."""
+    """Writer of a list of structs of this type; an empty list stays null."""
     layout, write, values = layout_of(message_type), struct_writer(message_type), values_of(layout_of(message_type))
     pack, row_bytes, row_words, shape = layout.row.pack, layout.row.size, layout.words, layout.shape
 
     def write_plain_rows(buffer: bytearray, end: int, rows: Any) -> Halves:
-        if isinstance(rows, np.ndarray):
-            return write_cells(buffer, end, packed_rows(message_type, rows), layout)
         return write_cells(buffer, end, b"".join([pack(*values(row)) for row in rows]), layout)
 
     def write_rows(buffer: bytearray, end: int, rows: Sequence[Any]) -> Halves:
@@ -128,6 +125,8 @@ def _pointer_writer(field: Field) -> PointerWriter:
         return _text_writer(field)
     if field.kind is Kind.DATA:
         return _data_writer(field)
+    if field.array is not None:
+        return intents_writer(field) if field.array is Intents else windows_writer(field)
     if field.kind is Kind.LIST:
         return _number_list_writer(field) if field.struct is None else _struct_list_writer(field, field.struct)
     assert field.struct is not None
@@ -203,6 +202,41 @@ def _number_list_writer(field: Field) -> PointerWriter:
     return write
 
 
+def intents_writer(field: Field) -> PointerWriter:
+    """Writer of intents: their array is copied as it is."""
+    assert field.struct is not None
+    layout = layout_of(field.struct)
+
+    def write(buffer: bytearray, end: int, intents: Intents) -> Halves:
+        if type(intents) is not Intents:
+            raise LocalMisuse(f"{field.name}: {type(intents).__name__} where an array of rows belongs")
+        _checked_count(field, intents)
+        return write_cells(buffer, end, intents.packed(), layout)
+
+    return write
+
+
+def windows_writer(field: Field) -> PointerWriter:
+    """Writer of float32 windows: their array is copied as it is."""
+    element_size = ELEMENT_SIZE[Kind.FLOAT32]
+
+    def write(buffer: bytearray, end: int, windows: Windows) -> Halves:
+        """The array's bytes go to the buffer's end."""
+        if type(windows) is not Windows:
+            raise LocalMisuse(f"{field.name}: {type(windows).__name__} where float32 windows belong")
+        count, array = _checked_count(field, windows), windows.array
+        if not count:
+            return NULL
+        if not np.isfinite(array).all():
+            raise LocalMisuse(f"{field.name}: a number that is not finite does not travel")
+        target = len(buffer)
+        buffer += array.tobytes()
+        buffer += bytes(-len(buffer) % WORD)
+        return (target - end) // 2 | LIST_KIND, element_size | count << 3
+
+    return write
+
+
 def _struct_list_writer(field: Field, message_type: type[Message]) -> PointerWriter:
     write_rows = rows_writer(message_type)
 
@@ -212,7 +246,7 @@ def _struct_list_writer(field: Field, message_type: type[Message]) -> PointerWri
     return write
 
 
-def _checked_count(field: Field, values: Sequence[Any]) -> int:
+def _checked_count(field: Field, values: Sized) -> int:
     count = len(values)
     if not field.length_min <= count <= field.length_max:
         raise LocalMisuse(f"{field.name}: {count} elements, outside {field.length_min} to {field.length_max}")

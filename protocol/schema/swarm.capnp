@@ -117,6 +117,8 @@ struct Frame {
   expiresAtNs @10 :UInt64;
   intents @11 :List(Intent);
   claims @12 :List(Claim);
+  windows @13 :List(Float32);        # query windows of the claims, row by row; release 2
+  windowLength @14 :UInt16;          # samples per window; release 2
 }
 
 struct SliceGrant {
