@@ -206,6 +206,8 @@ class AppendEntriesResponse(Message, frozen=True):
     success: bool
     match_index: U64
     """On success the highest index known to match; on refusal a hint, the highest index worth trying."""
+    hint_term: U64 = 0
+    """On refusal the term of the follower's entry at the hint; otherwise 0."""
 
 
 # --- PBFT ------------------------------------------------------------------------------------------------------------

@@ -31,6 +31,12 @@ class RaftConfig:
     """Payloads plus ``log.ENTRY_OVERHEAD_BYTES`` each; a single larger entry still goes, alone."""
     inflight_appends_max: int = 8
     """Unanswered messages with entries per follower. Deep pipelines raise the latency on a slow disk."""
+    inflight_bytes_max: int = 4 * 2**20
+    """The same in bytes; the window closes once they are reached, so it holds less than one message more."""
+    uncommitted_bytes_max: int = 64 * 2**20
+    """What a leader appends ahead of its commit index; beyond it proposals are refused. One alone always fits."""
+    committed_bytes_per_ready_max: int = 16 * 2**20
+    """Committed entries in one Ready, so that a replica that catches up applies in steps; one entry always goes."""
 
     def __post_init__(self) -> None:
         if not 0 < self.heartbeat_ns < self.election_timeout_min_ns < self.election_timeout_max_ns:
@@ -38,6 +44,12 @@ class RaftConfig:
                 f"heartbeat {self.heartbeat_ns} ns, election timeout {self.election_timeout_min_ns} to "
                 f"{self.election_timeout_max_ns} ns: each must be larger than the one before, and positive"
             )
-        for name in ("entries_per_append_max", "bytes_per_append_max", "inflight_appends_max"):
+        for name in _LIMITS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: use at least 1")
+
+
+_LIMITS: Final = (
+    "entries_per_append_max", "bytes_per_append_max", "inflight_appends_max", "inflight_bytes_max",
+    "uncommitted_bytes_max", "committed_bytes_per_ready_max",
+)  # fmt: skip

@@ -12,18 +12,13 @@ the next life could stand again in the same term with a shorter log and collect 
 
 from __future__ import annotations
 
-import random
-from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
-from consensus.machine import BROADCAST, HardState, Outgoing, Ready
+from consensus.machine import HardState, Ready
 from consensus.raft.admission import refusal_reason
-from consensus.raft.config import NOBODY, RaftConfig, Role
-from consensus.raft.leadership import Leadership
-from consensus.raft.log import Log
-from consensus.raft.writes import OpenWrites
-from protocol.codes import EntryKind
+from consensus.raft.config import NOBODY, Role
+from consensus.raft.proposals import Outcome, Proposals, Standing
+from consensus.raft.replication import Replication
 from protocol.errors import LocalMisuse
 from protocol.messages import (
     AppendEntries,
@@ -35,60 +30,19 @@ from protocol.messages import (
 )
 
 
-class Raft:
-    """One replica of the lane. ``own`` and ``voters`` are roster positions, ``own`` among them.
+class Raft(Replication):
+    """The machine itself: its inputs and outputs, on top of what it does with them (``state``, ``election``,
+    ``replication``: each layer stands on the one before).
+
+    One replica of the lane. ``own`` and ``voters`` are roster positions, ``own`` among them.
 
     ``hard_state`` and ``entries`` are what the storage holds; entries up to ``applied_index`` are known to be committed
-    and are not delivered again. Raises ``LocalMisuse`` when these do not fit together.
+    and are not delivered again. ``key_of`` finds the idempotency key in an entry, for ``propose_once``. Raises
+    ``LocalMisuse`` when these do not fit together.
 
     Invariants: delivered <= commit_index <= last_index; a leader, and nobody else, has a ``Leadership`` of its term;
     terms in the log never exceed ``term``.
     """
-
-    def __init__(
-        self,
-        own: int,
-        voters: tuple[int, ...],
-        quorum_size: int,
-        rng: random.Random,
-        config: RaftConfig,
-        hard_state: HardState,
-        entries: Sequence[Entry],
-        applied_index: int = 0,
-    ) -> None:
-        if own not in voters or len(set(voters)) != len(voters):
-            raise LocalMisuse(f"agent {own} must be one of the voters {voters}, each named once")
-        if not len(voters) // 2 < quorum_size <= len(voters):
-            raise LocalMisuse(f"quorum {quorum_size} of {len(voters)} voters: use a majority at least, and all at most")
-        self.own = own
-        self.voters = voters
-        self.quorum_size = quorum_size
-        self.config = config
-        self.role = Role.FOLLOWER
-        self.term = hard_state.term
-        self.leader: int | None = None
-        self.ignored: Counter[str] = Counter()
-        self.quorum_losses = 0
-        self.log = Log(entries)
-        if self.log.last_term > self.term or not 0 <= applied_index <= self.log.last_index:
-            raise LocalMisuse(
-                f"stored state does not fit together: term {self.term}, log up to {self.log.last_index} of term "
-                f"{self.log.last_term}, applied {applied_index}"
-            )
-        self.commit_index = applied_index
-        self._rng = rng
-        self._others = tuple(voter for voter in voters if voter != own)
-        self._voted_for = hard_state.voted_for
-        self._writes = OpenWrites(self.log, hard_state)
-        self._delivered_index = applied_index
-        self._votes: dict[int, bool] = {}
-        self._leadership: Leadership | None = None
-        self._send_now: list[Outgoing] = []
-        self._send_after_sync: list[Outgoing] = []
-        self._now_ns = 0
-        self._leader_contact_ns = 0
-        self._election_deadline_ns = 0
-        self._repeat_deadline_ns = 0
 
     # Inputs ---------------------------------------------------------------------------------------------------------
 
@@ -119,18 +73,58 @@ class Raft:
             self._ask_for_votes()
 
     def propose(self, kind: int, payload: bytes) -> int | None:
-        """Append an entry and return its index, or None at once when this replica is not the leader.
+        """Append an entry and return its index, or None at once when it is refused; ``proposal_refusal`` says why.
 
         An index is no commitment: the entry is decided when it comes back in ``Ready.committed_entries`` with the term
         in which it was proposed. Proposals made before one ``take_ready`` travel together.
         """
         if not 0 <= kind <= 255:
             raise LocalMisuse(f"entry kind {kind} does not fit the wire: use an EntryKind")
-        if self.role is not Role.LEADER:
+        reason = self.proposal_refusal(len(payload))
+        if reason is not None:
+            self.proposals_refused[reason] += 1
             return None
-        index = self.log.last_index + 1
-        self.log.append((Entry(self.term, index, kind, payload),))
-        return index
+        assert self._leadership is not None
+        return self._leadership.append(kind, payload)
+
+    def propose_once(self, key: bytes, kind: int, payload: bytes) -> Outcome:
+        """Propose under an idempotency key: repeated as often as one likes, on whichever replica, it commits once.
+
+        Needs ``key_of``, and the payload to carry ``key``. The outcome may be PENDING; ``outcome`` tells it later.
+        """
+        book = self._book()
+        if not book.stands_in_log(key):
+            reason = self.proposal_refusal(len(payload))
+            known = self.outcome(key)
+            if reason is not None and known is not None and known.standing is Standing.UNKNOWN:
+                return known  # what an earlier attempt left behind may yet be committed
+            if self.propose(kind, payload) is None:
+                assert reason is not None
+                return Outcome(Standing.REFUSED, reason=reason)
+            if not book.stands_in_log(key):
+                raise LocalMisuse(f"the payload does not carry the key {key!r}: key_of must find it in the entry")
+        if self.role is Role.LEADER:
+            book.asked(key)
+        outcome = self.outcome(key)
+        assert outcome is not None
+        return outcome
+
+    def outcome(self, key: bytes) -> Outcome | None:
+        """What became of a proposal; None when this replica knows nothing of its key."""
+        return self._book().outcome(key, self.role is Role.LEADER)
+
+    def _book(self) -> Proposals:
+        if self.proposals is None:
+            raise LocalMisuse("this replica was made without key_of, so it knows no keys")
+        return self.proposals
+
+    def proposal_refusal(self, payload_bytes: int) -> str | None:
+        """Why a proposal of this size would be refused now, as a stable label, or None."""
+        if self._leadership is None:
+            return "not the leader"
+        if not self._leadership.has_room(payload_bytes):
+            return "too many uncommitted bytes"
+        return None
 
     def peer_connected(self, peer: int, now_ns: int) -> None:
         """A new connection to a voter stands, and nothing that was said on the old one can arrive any more."""
@@ -160,10 +154,16 @@ class Raft:
         if ready.records or not self._writes:
             # Otherwise these wait: they may promise what an earlier Ready, still being written, records.
             ready.send_after_sync, self._send_after_sync = self._send_after_sync, []
-        if self._delivered_index < self.commit_index:
-            ready.committed_entries = self.log.entries_from(self._delivered_index + 1, self.commit_index)
-            self._delivered_index = self.commit_index
+        self._deliver(ready)
         return ready
+
+    def _deliver(self, ready: Ready) -> None:
+        """Committed entries, as many as one Ready may hold; the next one has the rest."""
+        undelivered = self.commit_index - self._delivered_index
+        if undelivered:
+            limit_bytes = self.config.committed_bytes_per_ready_max
+            ready.committed_entries = list(self.log.bounded(self._delivered_index + 1, undelivered, limit_bytes))
+            self._delivered_index = ready.committed_entries[-1].index
 
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` wants to be called: 0, that is at once, until the first input has told the time."""
@@ -201,6 +201,8 @@ class Raft:
             "durable_index": self.log.durable_index,
             "votes": sorted(voter for voter, granted in self._votes.items() if granted),
             "followers": {} if self._leadership is None else self._leadership.status(self._now_ns),
+            "uncommitted_bytes": 0 if self._leadership is None else self._leadership.uncommitted_bytes,
+            "proposals_refused": dict(self.proposals_refused),
             "quorum_losses": self.quorum_losses,
             "ignored": dict(self.ignored),
         }
@@ -208,193 +210,16 @@ class Raft:
     def check_invariants(self) -> None:
         """Assert what must hold between any two calls."""
         self.log.check_invariants()
+        if self.proposals is not None:
+            self.proposals.check_invariants()
         assert 0 <= self._delivered_index <= self.commit_index <= self.log.last_index
         assert self.log.last_term <= self.term
         assert (self.role is Role.LEADER) == (self._leadership is not None) == (self.leader == self.own)
         if self._leadership is not None:
             assert self._voted_for == self.own and self._leadership.term == self.term
-            self._leadership.check_invariants()
+            self._leadership.check_invariants(self.commit_index)
         if self.role in (Role.PRE_CANDIDATE, Role.CANDIDATE):
             assert self.leader is None
             assert sum(self._votes.values()) < self.quorum_size
         else:
             assert not self._votes
-
-    # Elections (sections 5.1, 5.2 and 5.4.1; thesis 9.6) --------------------------------------------------------------
-
-    def _start_pre_vote(self) -> None:
-        """Ask whether an election could be won, before disturbing anybody with a new term."""
-        self.role = Role.PRE_CANDIDATE
-        self.leader = None
-        self._votes = {}
-        self._arm_election()
-        self._ask_for_votes()
-        self._count_vote(self.own, True)
-
-    def _start_election(self) -> None:
-        """The own vote counts only once it is durable: see ``persisted``."""
-        self.role = Role.CANDIDATE
-        self.term += 1
-        self._voted_for = self.own
-        self._votes = {}
-        self._arm_election()
-        self._ask_for_votes()
-
-    def _ask_for_votes(self) -> None:
-        self._repeat_deadline_ns = self._now_ns + self.config.heartbeat_ns
-        if not self._others:
-            return
-        pre_vote = self.role is Role.PRE_CANDIDATE
-        term = self.term + 1 if pre_vote else self.term
-        request = RequestVote(term, self.own, self.log.last_index, self.log.last_term, pre_vote)
-        (self._send_now if pre_vote else self._send_after_sync).append(Outgoing(BROADCAST, request))
-
-    def _on_pre_vote(self, message: RequestVote) -> None:
-        """Changes nothing here, and promises nothing. A grant echoes the term asked for, a refusal tells our own."""
-        granted = (
-            message.term > self.term
-            and not self._leader_is_alive()
-            and self.log.up_to_date(message.last_log_index, message.last_log_term)
-        )
-        term = message.term if granted else self.term
-        self._reply(message.candidate, RequestVoteResponse(term, self.own, granted, True))
-
-    def _on_request_vote(self, message: RequestVote) -> None:
-        if message.term > self.term:
-            if self._leader_is_alive():
-                return self._ignore("leader is alive")
-            self._become_follower(message.term, None)
-        granted = (
-            message.term == self.term
-            and self._voted_for in (NOBODY, message.candidate)
-            and self.log.up_to_date(message.last_log_index, message.last_log_term)
-        )
-        if granted:
-            self._voted_for = message.candidate
-            self._arm_election()
-        return self._reply(message.candidate, RequestVoteResponse(self.term, self.own, granted, False))
-
-    def _on_vote_response(self, message: RequestVoteResponse) -> None:
-        pre_granted = message.pre_vote and message.granted
-        asked_term = self.term + 1 if pre_granted else self.term
-        if message.term > self.term and not pre_granted:
-            return self._become_follower(message.term, None)
-        asked_as = Role.PRE_CANDIDATE if message.pre_vote else Role.CANDIDATE
-        if message.term != asked_term or self.role is not asked_as:
-            return self._ignore("late vote")
-        if self._votes.get(message.voter):
-            return self._ignore("vote counted already")
-        return self._count_vote(message.voter, message.granted)
-
-    def _count_vote(self, voter: int, granted: bool) -> None:
-        """One vote per voter. A later grant replaces a refusal, since requests are repeated and a lease may end."""
-        self._votes[voter] = granted
-        if sum(self._votes.values()) < self.quorum_size:
-            return
-        if self.role is Role.PRE_CANDIDATE:
-            self._start_election()
-        else:
-            self._become_leader()
-
-    def _become_leader(self) -> None:
-        self.role = Role.LEADER
-        self.leader = self.own
-        self._votes = {}
-        self._leadership = Leadership(
-            self.own, self.term, self._others, self.quorum_size, self.log, self.config, self._now_ns
-        )
-        # Entries of older terms are committed only under one of our own term (section 5.4.2), so we make one.
-        self.log.append((Entry(self.term, self.log.last_index + 1, EntryKind.NOOP, b""),))
-
-    def _become_follower(self, term: int, leader: int | None) -> None:
-        assert term >= self.term
-        if term > self.term:
-            self.term = term
-            self._voted_for = NOBODY
-        if self.role is Role.LEADER:
-            self._arm_election()
-        self.role, self.leader = Role.FOLLOWER, leader
-        self._votes = {}
-        self._leadership = None
-
-    def _leader_is_alive(self) -> bool:
-        """While this holds we help nobody to unseat the leader (thesis 4.2.3). A leader without followers unseats
-        itself by check-quorum."""
-        if self.role is Role.LEADER:
-            return True
-        silent_ns = self._now_ns - self._leader_contact_ns
-        return self.leader is not None and silent_ns < self.config.election_timeout_min_ns
-
-    # Replication (sections 5.3 and 5.4.2) -----------------------------------------------------------------------------
-
-    def _on_append_entries(self, message: AppendEntries) -> None:
-        if message.term < self.term:
-            # The answer tells a leader of the past that it is one.
-            self._reply(message.leader, AppendEntriesResponse(self.term, self.own, False, 0))
-            return self._ignore("append of an older term")
-        if message.term == self.term and self.leader not in (None, message.leader):
-            return self._ignore("second leader in one term")
-        self._become_follower(message.term, message.leader)
-        self._leader_contact_ns = self._now_ns
-        self._arm_election()
-        previous = message.previous_log_index
-        if self.log.term_at(previous) != message.previous_log_term:
-            if previous <= self.commit_index:
-                return self._ignore("append contradicts what is committed")
-            hint = self.log.match_hint(previous, message.previous_log_term)
-            return self._reply(message.leader, AppendEntriesResponse(self.term, self.own, False, hint))
-        return self._accept_entries(message)
-
-    def _accept_entries(self, message: AppendEntries) -> None:
-        """The entry before the new ones matches: take what is new, and follow the leader's commit index that far."""
-        if (position := self.log.first_conflict(message.entries)) is not None:
-            if message.entries[position].index <= self.commit_index:
-                return self._ignore("append contradicts what is committed")
-            self.log.append(message.entries[position:])
-        last_new = message.previous_log_index + len(message.entries)
-        self.commit_index = max(self.commit_index, min(message.leader_commit, last_new))
-        return self._reply(message.leader, AppendEntriesResponse(self.term, self.own, True, last_new))
-
-    def _on_append_response(self, message: AppendEntriesResponse) -> None:
-        if message.term > self.term:
-            return self._become_follower(message.term, None)
-        leadership = self._leadership
-        if message.term < self.term or leadership is None:
-            return self._ignore("answer to an older leadership")
-        if message.match_index > self.log.last_index:
-            return self._ignore("match beyond the log")
-        progress = leadership.followers[message.follower]
-        progress.contact_ns = self._now_ns
-        if not message.success:
-            return None if progress.refused(message.match_index) else self._ignore("old refusal")
-        return self._advance_commit(leadership) if progress.accepted(message.match_index) else None
-
-    def _advance_commit(self, leadership: Leadership) -> None:
-        """Commit what a quorum holds on disk, but count only entries of the own term (section 5.4.2, figure 8)."""
-        index = leadership.quorum_match()
-        if index > self.commit_index and self.log.term_at(index) == self.term:
-            self.commit_index = index
-
-    def _tick_leader(self, leadership: Leadership) -> None:
-        if leadership.quorum_silent_ns(self._now_ns) < self.config.election_timeout_max_ns:
-            return leadership.begin_heartbeat(self._now_ns)
-        self.quorum_losses += 1
-        return self._become_follower(self.term, None)
-
-    # Small parts ------------------------------------------------------------------------------------------------------
-
-    def _observe(self, now_ns: int) -> None:
-        self._now_ns = max(self._now_ns, now_ns)
-        if self._election_deadline_ns == 0:
-            self._arm_election()
-
-    def _arm_election(self) -> None:
-        low, high = self.config.election_timeout_min_ns, self.config.election_timeout_max_ns
-        self._election_deadline_ns = self._now_ns + self._rng.randint(low, high)
-
-    def _reply(self, destination: int, message: Message) -> None:
-        """Answers are promises: they leave after everything that this Ready records is durable."""
-        self._send_after_sync.append(Outgoing(destination, message))
-
-    def _ignore(self, reason: str) -> None:
-        self.ignored[reason] += 1

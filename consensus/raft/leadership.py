@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from consensus.machine import Outgoing
 from consensus.quorum import agreed_index
 from consensus.raft.config import RaftConfig
-from consensus.raft.log import Log
+from consensus.raft.inflight import Inflight
+from consensus.raft.log import ENTRY_OVERHEAD_BYTES, Log, size_bytes
 from consensus.raft.progress import Progress
 from protocol.messages import AppendEntries, Entry
 
@@ -24,9 +25,27 @@ class Leadership:
         self.quorum_size = quorum_size
         self.config = config
         self.heartbeat_deadline_ns = now_ns + config.heartbeat_ns
-        self.followers = {other: Progress(log.last_index + 1, now_ns, config.inflight_appends_max) for other in others}
         self._log = log
+        self.followers = {other: self._new_progress(now_ns) for other in others}
+        self.uncommitted_bytes = 0
+        """Of the entries that this leadership appended and that are not committed yet."""
         self._heartbeat_due = False
+
+    def has_room(self, payload_bytes: int) -> bool:
+        """Whether a proposal fits under the bound on uncommitted bytes. One alone always does, or it never would."""
+        following_bytes = self.uncommitted_bytes + payload_bytes + ENTRY_OVERHEAD_BYTES
+        return self.uncommitted_bytes == 0 or following_bytes <= self.config.uncommitted_bytes_max
+
+    def append(self, kind: int, payload: bytes) -> int:
+        """Append an entry of this leadership's term; returns its index."""
+        entry = Entry(self.term, self._log.last_index + 1, kind, payload)
+        self._log.append((entry,))
+        self.uncommitted_bytes += size_bytes((entry,))
+        return entry.index
+
+    def committed(self, entries: Iterable[Entry]) -> None:
+        """These entries are committed now."""
+        self.uncommitted_bytes -= size_bytes([entry for entry in entries if entry.term == self.term])
 
     def begin_heartbeat(self, now_ns: int) -> None:
         """Every follower gets a message with the next ``appends``, also in place of one that may be lost."""
@@ -65,22 +84,29 @@ class Leadership:
                 "state": progress.state.value,
                 "match": progress.match,
                 "next": progress.next,
-                "inflight": progress.inflight,
+                "inflight": len(progress.inflight),
+                "inflight_bytes": progress.inflight.bytes,
                 "silent_ns": now_ns - progress.contact_ns,
                 "promises_broken": progress.promises_broken,
             }
             for follower, progress in self.followers.items()
         }
 
-    def check_invariants(self) -> None:
+    def check_invariants(self, commit_index: int) -> None:
+        open_entries = self._log.entries_from(commit_index + 1)
+        assert self.uncommitted_bytes == size_bytes([entry for entry in open_entries if entry.term == self.term])
         for progress in self.followers.values():
             progress.check_invariants(self._log.last_index)
+
+    def _new_progress(self, now_ns: int) -> Progress:
+        inflight = Inflight(self.config.inflight_appends_max, self.config.inflight_bytes_max)
+        return Progress(self._log.last_index + 1, now_ns, inflight)
 
     def _append_for(self, progress: Progress, commit_index: int) -> AppendEntries:
         """The next message for a follower; without entries when its in-flight limit is reached."""
         previous = progress.next - 1
         entries: tuple[Entry, ...] = ()
-        if progress.inflight < progress.inflight_max:
+        if not progress.inflight.full:
             limits = self.config.entries_per_append_max, self.config.bytes_per_append_max
             entries = self._log.bounded(progress.next, *limits)
         previous_term = self._log.term_at(previous)

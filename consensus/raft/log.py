@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from protocol.errors import LocalMisuse
 from protocol.messages import Entry
@@ -19,12 +19,24 @@ ENTRY_OVERHEAD_BYTES: Final = 32
 """What an entry adds to a message beside its payload."""
 
 
+def size_bytes(entries: Sequence[Entry]) -> int:
+    """What these entries weigh in every limit that is in bytes."""
+    return sum([len(entry.payload) + ENTRY_OVERHEAD_BYTES for entry in entries])
+
+
 @dataclass(slots=True, eq=False)
 class Write:
     """Entries on their way to the disk."""
 
     last_index: int
     """Durable up to here once the write is closed. A truncation lowers it."""
+
+
+class LogWatcher(Protocol):
+    """Follows what enters and leaves a log."""
+
+    def truncated(self, keep: int) -> None: ...
+    def appended(self, entries: Sequence[Entry]) -> None: ...
 
 
 class Log:
@@ -39,7 +51,13 @@ class Log:
         self.durable_index = len(self._entries)
         self._handed_index = len(self._entries)
         self._writes: deque[Write] = deque()
+        self._watchers: list[LogWatcher] = []
         self._check_sequence()
+
+    def watch(self, watcher: LogWatcher) -> None:
+        """Tell ``watcher`` of everything that the log holds, and of every change from now on."""
+        self._watchers.append(watcher)
+        watcher.appended(self._entries)
 
     @property
     def last_index(self) -> int:
@@ -81,15 +99,15 @@ class Log:
                 return position
         return None
 
-    def match_hint(self, refused_index: int, refused_term: int) -> int:
-        """The highest index worth trying after a refusal at (``refused_index``, ``refused_term``).
+    def match_hint(self, index: int, term: int) -> int:
+        """The highest index, at most ``index``, at which the other log may match if its term there is ``term``.
 
-        The leader's terms below that point are at most ``refused_term``, so that entries of a later term cannot match
-        and whole terms are skipped in one round trip (end of section 5.3). Own entries of an earlier term may
-        match, so each costs a round: the answer has no field for a term by which the leader could skip too.
+        The other log's terms up to that point are at most ``term``, so that entries of a later term cannot
+        match and a whole term is skipped in one round trip (end of section 5.3). Followers use it on what a leader
+        tried, and leaders on the hint that comes back, so that both sides skip.
         """
-        index = min(refused_index - 1, self.last_index)
-        while index > 0 and self._entries[index - 1].term > refused_term:
+        index = min(index, self.last_index)
+        while index > 0 and self._entries[index - 1].term > term:
             index -= 1
         return index
 
@@ -101,6 +119,8 @@ class Log:
         if keep < self.last_index:
             self._truncate(keep)
         self._entries.extend(entries)
+        for watcher in self._watchers:
+            watcher.appended(entries)
 
     def begin_write(self) -> tuple[tuple[Entry, ...], Write]:
         """Hand out what no earlier write holds. Close the writes in the order in which they were begun."""
@@ -131,6 +151,8 @@ class Log:
         self.durable_index = min(self.durable_index, keep)
         for write in self._writes:
             write.last_index = min(write.last_index, keep)
+        for watcher in self._watchers:
+            watcher.truncated(keep)
 
     def _check_sequence(self) -> None:
         term = 0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from enum import Enum
 
-from consensus.raft.log import Log
+from consensus.raft.inflight import Inflight
+from consensus.raft.log import Log, size_bytes
 from protocol.messages import AppendEntries
 
 
@@ -19,11 +19,11 @@ class ProgressState(Enum):
 class Progress:
     """One follower's progress under one leadership.
 
-    Invariant: 0 <= ``match`` < ``next``, and ``match`` only rises until the follower connects anew. At most
-    ``inflight_max`` messages with entries are unanswered.
+    Invariant: 0 <= ``match`` < ``next``, and ``match`` only rises until the follower connects anew. Unanswered
+    messages with entries stay within ``inflight``.
     """
 
-    def __init__(self, next_index: int, now_ns: int, inflight_max: int) -> None:
+    def __init__(self, next_index: int, now_ns: int, inflight: Inflight) -> None:
         self.state = ProgressState.PROBE
         self.match = 0
         self.confirmed = 0
@@ -32,21 +32,21 @@ class Progress:
         self.contact_ns = now_ns
         """When the follower last answered in this term."""
         self.promises_broken = 0
-        """How often the follower lacked what it had confirmed: another disk under its name, or a liar."""
-        self.commit_sent = 0
-        self.inflight_max = inflight_max
-        self._inflight: deque[int] = deque()
-        self._probe_sent = False
+        """How often the follower lacked what it had confirmed: another disk under its name, or a liar.
 
-    @property
-    def inflight(self) -> int:
-        return len(self._inflight)
+        It is counted and shown, and its later answers still count: what it confirms from now on is on the disk that
+        it has now. What had counted before cannot be taken back, so refusing it would cost progress and mend nothing.
+        With q = ceil((n+f+1)/2) one such replica is within f; in profile ``raft`` an operator must act on it.
+        """
+        self.commit_sent = 0
+        self.inflight = inflight
+        self._probe_sent = False
 
     def wants_append(self, log: Log, commit_index: int) -> bool:
         """Whether something new may leave now: entries within the limits, or a commit index not yet told."""
         if self.state is ProgressState.PROBE:
             return not self._probe_sent
-        if self.next <= log.last_index and self.inflight < self.inflight_max:
+        if self.next <= log.last_index and not self.inflight.full:
             return True
         return self.commit_sent < commit_index and self.commit_sent < self.next - 1
 
@@ -58,30 +58,30 @@ class Progress:
             self._probe_sent = True
         elif message.entries:
             self.next = last + 1
-            self._inflight.append(last)
+            self.inflight.add(last, size_bytes(message.entries))
 
     def accepted(self, match_index: int) -> bool:
         """The follower matches up to ``match_index``. True when that is news."""
         news = match_index > self.match
         self.match = max(self.match, match_index)
         self.confirmed = max(self.confirmed, self.match)
-        while self._inflight and self._inflight[0] <= self.match:
-            self._inflight.popleft()
+        self.inflight.free(self.match)
         if self.state is ProgressState.PROBE:
             self.state = ProgressState.REPLICATE
             self.next = self.match + 1
         self.next = max(self.next, self.match + 1)
         return news
 
-    def refused(self, hint: int) -> bool:
-        """The follower lacks the entry before ``next``. False when the refusal is an old one: a true refusal hints
-        below what was tried, and never below what the follower has already confirmed."""
+    def refused(self, hint: int, worth_trying: int) -> bool:
+        """The follower lacks the entry before ``next`` and names ``hint``; the own log can match it no later than at
+        ``worth_trying``. False when the refusal is an old one: a true refusal hints below what was tried, and never
+        below what the follower has already confirmed."""
         if not self.match <= hint < self.next - 1:
             return False
         self.promises_broken += hint < self.confirmed  # an honest hint never lies below what was acknowledged
         self.state = ProgressState.PROBE
-        self.next = hint + 1
-        self._inflight.clear()
+        self.next = max(self.match, worth_trying) + 1
+        self.inflight.clear()
         self._probe_sent = False
         return True
 
@@ -91,12 +91,11 @@ class Progress:
         self.state = ProgressState.PROBE
         self.match = 0
         self.next = last_index + 1
-        self._inflight.clear()
+        self.inflight.clear()
         self._probe_sent = False
 
     def check_invariants(self, last_index: int) -> None:
         assert self.match <= self.confirmed <= last_index
         assert 0 <= self.match < self.next <= last_index + 1
-        assert self.inflight <= self.inflight_max
-        assert all(self.match < index < self.next for index in self._inflight)
-        assert self.state is ProgressState.REPLICATE or not self._inflight
+        self.inflight.check_invariants(self.match, self.next)
+        assert self.state is ProgressState.REPLICATE or not self.inflight

@@ -205,6 +205,7 @@ struct AppendEntriesResponse {
   follower @1 :UInt16;
   success @2 :Bool;
   matchIndex @3 :UInt64;
+  hintTerm @4 :UInt64;
 }
 
 # --- PBFT ------------------------------------------------------------------------------------------------------------

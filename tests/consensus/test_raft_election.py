@@ -323,7 +323,17 @@ def test_stored_state_that_does_not_fit_is_refused() -> None:
         Raft(0, VOTERS, 3, random.Random(1), CONFIG, HardState(1, -1), log_of(1), applied_index=2)
 
 
-@pytest.mark.parametrize("name", ["entries_per_append_max", "bytes_per_append_max", "inflight_appends_max"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "entries_per_append_max",
+        "bytes_per_append_max",
+        "inflight_appends_max",
+        "inflight_bytes_max",
+        "uncommitted_bytes_max",
+        "committed_bytes_per_ready_max",
+    ],
+)
 def test_limits_must_let_something_through(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} is 0: use at least 1"):
         RaftConfig(**{name: 0})

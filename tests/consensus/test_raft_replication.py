@@ -12,7 +12,7 @@ from consensus.raft.core import Raft
 from consensus.raft.log import ENTRY_OVERHEAD_BYTES
 from protocol.codes import EntryKind
 from protocol.errors import LocalMisuse
-from protocol.messages import AppendEntries, AppendEntriesResponse, RequestVoteResponse
+from protocol.messages import AppendEntries, AppendEntriesResponse, Entry, RequestVoteResponse
 from tests.oracles.raft_driver import CONFIG, VOTERS, Driver, entry, log_of
 
 
@@ -54,8 +54,8 @@ def test_an_acknowledgement_never_overtakes_an_earlier_write() -> None:
 def test_refuses_an_append_without_its_predecessor() -> None:
     """Figure 2, AppendEntries receiver, rule 2: consistency check, with a hint how far to go back."""
     driver = Driver(log_of(1, 1, 2))
-    assert driver.exchange(append(3, (7, 3), 0, 3)) == [AppendEntriesResponse(3, 0, False, 3)]
-    assert driver.exchange(append(3, (3, 3), 0, 3)) == [AppendEntriesResponse(3, 0, False, 2)]
+    assert driver.exchange(append(3, (7, 3), 0, 3)) == [AppendEntriesResponse(3, 0, False, 3, 2)]
+    assert driver.exchange(append(3, (3, 3), 0, 3)) == [AppendEntriesResponse(3, 0, False, 2, 1)]
     assert terms_of(driver) == [1, 1, 2]
 
 
@@ -287,6 +287,53 @@ def test_the_pipeline_is_bounded_and_freed_by_answers() -> None:
     assert [message.previous_log_index for message in sent_to(driver, 1)] == [4, 5]
 
 
+def test_the_pipeline_is_bounded_in_bytes_too() -> None:
+    size = 100 + ENTRY_OVERHEAD_BYTES
+    driver = one_follower(RaftConfig(entries_per_append_max=1, inflight_bytes_max=2 * size))
+    for _ in range(5):
+        driver.raft.propose(EntryKind.FRAME, bytes(100))
+    assert [message.previous_log_index for message in sent_to(driver, 1)] == [1, 2]
+    assert driver.raft.status()["followers"][1]["inflight_bytes"] == 2 * size
+    driver.acknowledge(2, 1)
+    assert [message.previous_log_index for message in sent_to(driver, 1)] == [3]
+
+
+def test_uncommitted_bytes_are_bounded_by_refusing() -> None:
+    """Seeded bug 18: a proposal dropped silently. A slow quorum must not fill the leader's memory either."""
+    size = 100 + ENTRY_OVERHEAD_BYTES
+    driver = Driver(config=RaftConfig(uncommitted_bytes_max=2 * size))
+    driver.become_leader()
+    driver.acknowledge(1, 1, 2, 3)
+    assert [driver.raft.propose(EntryKind.FRAME, bytes(100)) for _ in range(3)] == [2, 3, None]
+    assert driver.raft.proposal_refusal(100) == "too many uncommitted bytes"
+    assert driver.raft.status()["proposals_refused"] == {"too many uncommitted bytes": 1}
+    assert driver.raft.last_index == 3
+    driver.acknowledge(2, 1, 2, 3)
+    assert driver.raft.propose(EntryKind.FRAME, bytes(100)) == 4
+    driver.acknowledge(4, 1, 2, 3)
+    assert driver.raft.propose(EntryKind.FRAME, bytes(900)) == 5
+
+
+def test_what_an_older_term_left_uncommitted_is_not_counted() -> None:
+    driver = Driver(log_of(1, 1), config=RaftConfig(uncommitted_bytes_max=2 * ENTRY_OVERHEAD_BYTES))
+    driver.become_leader()
+    assert driver.raft.status()["uncommitted_bytes"] == ENTRY_OVERHEAD_BYTES
+    driver.acknowledge(3, 1, 2, 3)
+    assert driver.raft.status()["uncommitted_bytes"] == 0
+
+
+def test_a_ready_delivers_a_bounded_number_of_bytes() -> None:
+    """A replica that catches up applies in steps, in order, each entry once; one entry always goes."""
+    driver = Driver(config=RaftConfig(committed_bytes_per_ready_max=2 * ENTRY_OVERHEAD_BYTES))
+    large = Entry(1, 4, EntryKind.FRAME, bytes(900))
+    driver.step(AppendEntries(1, 1, 0, 0, 5, (*(entry(1, index) for index in (1, 2, 3)), large, entry(1, 5))))
+    readies = []
+    while not (ready := driver.take()).empty:
+        readies.append([item.index for item in ready.committed_entries])
+        driver.raft.persisted(ready)
+    assert readies == [[1, 2], [3], [4], [5]]
+
+
 def test_a_full_pipeline_recovers_after_loss() -> None:
     """Seeded bug 16: an in-flight window that is never freed. Both messages are lost; the heartbeat finds out."""
     driver = one_follower(RaftConfig(entries_per_append_max=1, inflight_appends_max=2))
@@ -317,15 +364,24 @@ def test_backs_off_to_the_hint_and_ignores_old_refusals() -> None:
     """Section 5.3: the leader goes back until the logs meet."""
     driver = Driver(log_of(1, 1, 2, 2))
     driver.become_leader()
-    driver.step(AppendEntriesResponse(3, 1, False, 2))
+    driver.step(AppendEntriesResponse(3, 1, False, 2, 1))
     [probe] = sent_to(driver, 1)
     assert (probe.previous_log_index, probe.previous_log_term, len(probe.entries)) == (2, 1, 3)
-    driver.step(AppendEntriesResponse(3, 1, False, 2))
+    driver.step(AppendEntriesResponse(3, 1, False, 2, 1))
     assert sent_to(driver, 1) == []
     driver.acknowledge(5, 1)
     driver.step(AppendEntriesResponse(3, 1, False, 1))
     assert driver.raft.ignored["old refusal"] == 2
     assert driver.raft.status()["followers"][1]["match"] == 5
+
+
+def test_the_leader_skips_whole_terms_too() -> None:
+    """End of section 5.3: the follower's last entries are of a term that this log never saw."""
+    driver = Driver(log_of(1, 1, 3, 3, 3))
+    driver.become_leader()
+    driver.step(AppendEntriesResponse(4, 1, False, 4, 2))
+    [probe] = sent_to(driver, 1)
+    assert (probe.previous_log_index, probe.previous_log_term, len(probe.entries)) == (2, 1, 4)
 
 
 def test_readys_are_persisted_once_each_and_in_order() -> None:
@@ -350,8 +406,8 @@ def test_status_is_plain_data() -> None:
     driver.acknowledge(1, 2)
     status = driver.raft.status()
     assert (status["role"], status["term"], status["leader"], status["quorum_size"]) == ("leader", 1, 0, 3)
-    follower = {"state": "replicate", "match": 1, "next": 2, "inflight": 0, "silent_ns": 0, "promises_broken": 0}
-    assert status["followers"][2] == follower
+    follower = {"state": "replicate", "match": 1, "next": 2, "inflight": 0, "inflight_bytes": 0, "silent_ns": 0}
+    assert status["followers"][2] == follower | {"promises_broken": 0}
 
 
 # Connections
@@ -366,7 +422,7 @@ def test_a_follower_that_comes_back_with_less_is_brought_up_to_date() -> None:
     assert leader.raft.commit_index == 4
     leader.raft.peer_connected(3, leader.now_ns)
     assert leader.drain()[-1] == AppendEntries(term, 0, 4, term, 4, ())
-    sent = leader.exchange(AppendEntriesResponse(term, 3, False, 1))
+    sent = leader.exchange(AppendEntriesResponse(term, 3, False, 1, 1))
     assert [item.index for item in sent[-1].entries] == [2, 3, 4]
     assert leader.raft.status()["followers"][3]["promises_broken"] == 1
     leader.acknowledge(4, 3)

@@ -16,6 +16,7 @@ from typing import Final
 from consensus.machine import BROADCAST, HardState, LogAppend, Outgoing, Ready, Record
 from consensus.raft.config import RaftConfig, Role
 from consensus.raft.core import Raft
+from consensus.raft.proposals import Outcome, Standing
 from protocol.codes import EntryKind
 from protocol.messages import Entry, Message
 
@@ -39,6 +40,11 @@ class Disk:
                 first = record.entries[0].index
                 assert first <= len(self.entries) + 1, "gap in the stored log"
                 self.entries[first - 1 :] = record.entries
+
+
+def key_of(entry: Entry) -> bytes | None:
+    """Every frame is its own idempotency key here."""
+    return entry.payload if entry.kind == EntryKind.FRAME else None
 
 
 class Host:
@@ -71,7 +77,7 @@ class Host:
         rng = random.Random(f"{self._seed}/{self.own}/{self.life}")
         disk = self.disk
         return self._machine_type(
-            self.own, self.voters, self._quorum_size, rng, self._config, disk.hard_state, disk.entries
+            self.own, self.voters, self._quorum_size, rng, self._config, disk.hard_state, disk.entries, key_of=key_of
         )
 
     @property
@@ -142,6 +148,17 @@ class Judge:
             assert copies >= self.quorum_size, f"entry {entry.index} committed on {copies} disks"
             self.canonical.append(entry)
 
+    def key_settled(self, key: bytes, answers: list[Outcome | None]) -> None:
+        """Idempotency: a key commits at most once, and nothing that a live replica says of it is false."""
+        places = [entry.index for entry in self.canonical if key_of(entry) == key]
+        assert len(places) <= 1, f"{key!r} was committed at {places}"
+        for answer in answers:
+            assert answer is None or answer.standing is not Standing.PENDING, f"{key!r} is still pending"
+            if answer is not None and answer.standing is Standing.COMMITTED:
+                assert places == [answer.index], f"{key!r} is said to be committed at {answer.index}"
+            if answer is not None and answer.standing is Standing.REFUSED:
+                assert not places, f"{key!r} is said to be refused, and stands at {places}"
+
     def looked_at(self, host: Host) -> None:
         """Election safety and leader completeness, after every step of ``host``."""
         raft = host.raft
@@ -171,6 +188,9 @@ NERVOUS: Final = RaftConfig(
     entries_per_append_max=4,
     bytes_per_append_max=400,
     inflight_appends_max=2,
+    inflight_bytes_max=600,
+    uncommitted_bytes_max=1500,
+    committed_bytes_per_ready_max=500,
 )
 """Short timeouts beside slow disks and networks: many elections, and many logs that differ."""
 
@@ -198,7 +218,7 @@ class SimulatedCluster:
         self.judge = Judge(self.hosts, quorum_size)
         self.weather = Weather()
         self.now_ns = 0
-        self.proposed = 0
+        self.keys: list[bytes] = []
         self.trace: list[str] | None = [] if trace else None
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._event_count = 0
@@ -237,14 +257,23 @@ class SimulatedCluster:
             if host.machine is None:
                 self.restart(host.own)
 
-    def propose(self, own: int) -> int | None:
-        """Offer a unique payload to one replica; None when it is down or no leader."""
+    def propose(self, own: int) -> Outcome | None:
+        """Offer a payload to one replica, often one that was offered before; None when the replica is down."""
         host = self.hosts[own]
         if host.machine is None:
             return None
-        index = host.machine.propose(EntryKind.FRAME, b"payload %d " % self.proposed + bytes(self.proposed % 90))
-        self.proposed += 1
+        if not self.keys or self.rng.random() < 0.85:
+            number = len(self.keys)
+            self.keys.append(b"payload %d " % number + bytes(number % 90))
+        key = self.rng.choice(self.keys[-5:])
+        outcome = host.machine.propose_once(key, EntryKind.FRAME, key)
         self._touch(host)
+        return outcome
+
+    def propose_new(self, own: int) -> int | None:
+        """A payload that nobody has seen; its index, or None when it is refused."""
+        index = self.hosts[own].raft.propose(EntryKind.FRAME, b"goal at %d" % self.now_ns)
+        self._touch(self.hosts[own])
         return index
 
     # Time
@@ -261,7 +290,9 @@ class SimulatedCluster:
         for _ in range(rounds):
             self._random_fault()
             for _ in range(self.rng.randint(1, 3)):
-                self.propose(self.rng.choice(self._believed_leaders() or range(len(self.hosts))))
+                own = self.rng.choice(self._believed_leaders() or range(len(self.hosts)))
+                for _ in range(self.rng.choice((1, 1, 4))):
+                    self.propose(own)
                 self.run(self.rng.randint(1, 25) * MILLISECOND_NS)
             self.judge.logs_match()
 
@@ -274,8 +305,10 @@ class SimulatedCluster:
             self.run(50 * MILLISECOND_NS)
             leaders = self._believed_leaders()
             if goal is None and len(leaders) == 1:
-                goal = self.propose(leaders[0])
+                goal = self.propose_new(leaders[0])
             if goal is not None and all(host.raft.commit_index >= goal for host in self.hosts):
+                for key in self.keys:
+                    self.judge.key_settled(key, [host.raft.outcome(key) for host in self.hosts])
                 return
         raise AssertionError(f"no progress within {limit_ns / SECOND_NS} s after healing")
 

@@ -9,6 +9,7 @@ from consensus.machine import HardState, Ready
 from consensus.raft.admission import RaftMessage, claimed_sender
 from consensus.raft.config import NOBODY, RaftConfig, Role
 from consensus.raft.core import Raft
+from consensus.raft.proposals import KeyOf
 from protocol.codes import EntryKind
 from protocol.messages import AppendEntries, AppendEntriesResponse, Entry, Message, RequestVote, RequestVoteResponse
 
@@ -36,9 +37,12 @@ class Driver:
         config: RaftConfig = CONFIG,
         voters: tuple[int, ...] = VOTERS,
         quorum_size: int = 3,
+        applied_index: int = 0,
+        key_of: KeyOf | None = None,
     ) -> None:
         hard_state = HardState(term if term is not None else max((item.term for item in log), default=0), voted_for)
-        self.raft = Raft(0, voters, quorum_size, random.Random(1), config, hard_state, log)
+        rng = random.Random(1)
+        self.raft = Raft(0, voters, quorum_size, rng, config, hard_state, log, applied_index, key_of)
         self.now_ns = 1_000_000_000
         self.committed: list[Entry] = []
         self.raft.tick(self.now_ns)

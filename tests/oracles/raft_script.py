@@ -3,12 +3,15 @@
 A file is a list of blocks separated by empty lines; lines with ``#`` are for the reader. Commands of a block run in
 order. Replicas are named 0, 1, 2, and so on; a log is shown as the terms of its entries.
 
-    cluster 4 quorum=3     make the replicas, all followers without a log; entries=1 limits each append
+    cluster 4 quorum=3     make the replicas, all followers without a log; entries=1 limits each append,
+                           uncommitted=64 the leader's uncommitted bytes (an entry weighs 32 and its text)
     log 1 1 1 2            start replica 1 with this log, one number per entry's term; term=3 if it has seen a later one
     timeout 0              let time pass until replica 0 stands for election, and nobody else is ticked
     wait 100               let so many milliseconds pass; nobody is ticked
     tick 0                 tick one replica
     propose 0 buy          offer an entry
+    once 0 buy             offer it under itself as key: repeated, it is committed once
+    outcome 0 buy          what replica 0 knows of that key
     deliver                perform all Readys and deliver all messages until nothing moves
     deliver quiet          the same without printing messages
     deliver 4              deliver four messages only, in the order in which they were sent
@@ -19,6 +22,9 @@ order. Replicas are named 0, 1, 2, and so on; a log is shown as the terms of its
     fast-disk 0            and now they are done
     crash 0                lose the machine and its open writes
     restart 0              come back from the disk
+    displace 3             a process under 3's name, with an empty disk, takes its place
+    return 3               and the true one is back, with the disk that it had
+    connect 0 3            tell 0 that it has a new connection to 3
     show                   print every replica
 """
 
@@ -27,12 +33,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from consensus.machine import HardState
 from consensus.raft.config import RaftConfig, Role
+from consensus.raft.proposals import Outcome
 from protocol.codes import EntryKind
 from protocol.messages import AppendEntries, AppendEntriesResponse, Entry, Message, RequestVote, RequestVoteResponse
-from tests.oracles.raft_cluster import MILLISECOND_NS, Host, Judge
+from tests.oracles.raft_cluster import MILLISECOND_NS, Disk, Host, Judge
+
+_CONFIG_NAMES: Final = {"entries": "entries_per_append_max", "uncommitted": "uncommitted_bytes_max"}
 
 
 class Script:
@@ -45,6 +55,7 @@ class Script:
         self._inbox: list[tuple[int, int, Message]] = []
         self._cut: set[tuple[int, int]] = set()
         self._slow: set[int] = set()
+        self._aside: dict[int, Disk] = {}
         self._quiet = False
 
     def run(self, commands: list[str]) -> str:
@@ -54,10 +65,11 @@ class Script:
             getattr(self, "do_" + name.replace("-", "_"))(*arguments)
         return "\n".join(self._output or ["ok"])
 
-    def do_cluster(self, count: str, quorum: str, entries: str = "entries=256") -> None:
+    def do_cluster(self, count: str, *options: str) -> None:
         voters = tuple(range(int(count)))
-        size = int(quorum.removeprefix("quorum="))
-        config = RaftConfig(entries_per_append_max=int(entries.removeprefix("entries=")))
+        chosen = {name: int(value) for name, value in (option.split("=") for option in options)}
+        size = chosen["quorum"]
+        config = RaftConfig(**{_CONFIG_NAMES[name]: value for name, value in chosen.items() if name in _CONFIG_NAMES})
         self.hosts = [Host(own, voters, size, config, seed="script") for own in voters]
         self.judge = Judge(self.hosts, size)
         for host in self.hosts:
@@ -96,8 +108,17 @@ class Script:
             self._say(f"{own} was {before.value}, is {raft.role.value}")
 
     def do_propose(self, own: str, text: str) -> None:
-        index = self.hosts[int(own)].raft.propose(EntryKind.FRAME, text.encode())
-        self._say(f"{own} refuses {text}" if index is None else f"{own} appends {text} at {index}")
+        raft = self.hosts[int(own)].raft
+        reason = raft.proposal_refusal(len(text))
+        index = raft.propose(EntryKind.FRAME, text.encode())
+        self._say(f"{own} refuses {text}: {reason}" if index is None else f"{own} appends {text} at {index}")
+
+    def do_once(self, own: str, text: str) -> None:
+        outcome = self.hosts[int(own)].raft.propose_once(text.encode(), EntryKind.FRAME, text.encode())
+        self._say(f"{own} says {text} is {describe_outcome(outcome)}")
+
+    def do_outcome(self, own: str, text: str) -> None:
+        self._say(f"{own} says {text} is {describe_outcome(self.hosts[int(own)].raft.outcome(text.encode()))}")
 
     def do_deliver(self, how: str = "") -> None:
         self._quiet = how == "quiet"
@@ -137,6 +158,18 @@ class Script:
         self.hosts[int(own)].restart()
         self.hosts[int(own)].raft.tick(self.now_ns)
 
+    def do_displace(self, own: str) -> None:
+        host = self.hosts[int(own)]
+        self._aside[host.own] = host.disk
+        self._replace_disk(host, Disk())
+
+    def do_return(self, own: str) -> None:
+        host = self.hosts[int(own)]
+        self._replace_disk(host, self._aside.pop(host.own))
+
+    def do_connect(self, own: str, peer: str) -> None:
+        self.hosts[int(own)].raft.peer_connected(int(peer), self.now_ns)
+
     def do_show(self) -> None:
         for host in self.hosts:
             if host.machine is None:
@@ -149,6 +182,14 @@ class Script:
                 f"{host.own}: {raft.role.value} of term {raft.term}, leader {leader}, "
                 f"committed {raft.commit_index}, log {terms}"
             )
+            for follower, progress in raft.status()["followers"].items():
+                if progress["promises_broken"]:
+                    self._say(f"{host.own}: {follower} lacked what it had confirmed")
+
+    def _replace_disk(self, host: Host, disk: Disk) -> None:
+        host.crash()
+        host.disk = disk
+        self.do_restart(str(host.own))
 
     def _settle(self) -> None:
         """Let every replica perform its Readys; disks that are not slow finish at once."""
@@ -179,6 +220,13 @@ def describe_entry(entry: Entry) -> str:
     return f"{entry.index}/{entry.term}:{text}"
 
 
+def describe_outcome(outcome: Outcome | None) -> str:
+    if outcome is None:
+        return "not known"
+    place = f" at {outcome.index}" if outcome.index else ""
+    return f"{outcome.standing.value}{place}" + (f": {outcome.reason}" if outcome.reason else "")
+
+
 def describe(message: Message) -> str:
     """One line. Positions in the log are written index/term."""
     match message:
@@ -189,8 +237,10 @@ def describe(message: Message) -> str:
         case AppendEntries(term, _, index, previous_term, commit, entries):
             carried = " ".join(describe_entry(entry) for entry in entries) or "nothing"
             return f"append term {term} after {index}/{previous_term}, commit {commit}: {carried}"
-        case AppendEntriesResponse(term, _, success, match_index):
-            return f"{'matches up to' if success else 'refused, try'} {match_index}, term {term}"
+        case AppendEntriesResponse(term, _, True, match_index):
+            return f"matches up to {match_index}, term {term}"
+        case AppendEntriesResponse(term, _, False, hint, hint_term):
+            return f"refused, try {hint}/{hint_term}, term {term}"
     raise AssertionError(message)
 
 

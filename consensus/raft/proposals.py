@@ -1,0 +1,162 @@
+"""What became of proposals, by idempotency key: committed, refused, or unknown, which is a state with a name.
+
+Why a key never commits twice. A leader does not append a key that stands in its log already, committed or not. So each
+log holds each key at most once; and two copies that different leaders made cannot both be committed, since the log of
+the later leader would have to hold both: by leader completeness it holds every committed entry (paper, section 5.4.3),
+and terms in it never fall, so the earlier leader's copy would have come first and have been seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, TypeVar
+
+from protocol.messages import Entry
+
+KeyOf = Callable[[Entry], bytes | None]
+"""The idempotency key inside an entry's payload; None for entries that nobody repeats."""
+
+_Value = TypeVar("_Value")
+_SUPERSEDED: Final = "another entry took its place"
+
+
+class Standing(Enum):
+    PENDING = "pending"
+    """In the log of this replica, which leads."""
+    COMMITTED = "committed"
+    REFUSED = "refused"
+    """Nothing was appended, or what was appended here can never be committed. The same key may be proposed again."""
+    UNKNOWN = "unknown"
+    """This replica led when it appended the entry and does not lead now. It may yet be committed, or be overwritten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    standing: Standing
+    index: int = 0
+    """Where the entry stands in the log; 0 when it does not."""
+    reason: str = ""
+    """Why it was refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Position:
+    index: int
+    term: int
+
+
+class Proposals:
+    """Follows one replica's log. ``remembered_max`` keys are remembered after their outcome, the latest ones; which
+    committed keys these are depends on the committed log alone, so that every replica forgets the same ones.
+
+    Invariants: a key is committed or open in the log, never both; what is asked here and open has no outcome yet.
+    """
+
+    def __init__(self, key_of: KeyOf, remembered_max: int = 100_000) -> None:
+        self.duplicates = 0
+        """Keys that came a second time: no honest leader appends one."""
+        self._key_of = key_of
+        self._remembered_max = remembered_max
+        self._committed: dict[bytes, int] = {}
+        self._refused: dict[bytes, str] = {}
+        self._open: dict[bytes, _Position] = {}
+        self._open_at: dict[int, bytes] = {}
+        self._asked: dict[bytes, _Position] = {}
+        self._asked_at: dict[int, set[bytes]] = {}
+
+    def outcome(self, key: bytes, leads: bool) -> Outcome | None:
+        """What is known of ``key``; None when this replica never heard of it, or forgot. ``leads``: it leads now."""
+        if key in self._committed:
+            return Outcome(Standing.COMMITTED, self._committed[key])
+        if key in self._open:
+            return Outcome(Standing.PENDING if leads else Standing.UNKNOWN, self._open[key].index)
+        if key in self._asked:
+            return Outcome(Standing.UNKNOWN)
+        if key in self._refused:
+            return Outcome(Standing.REFUSED, reason=self._refused[key])
+        return None
+
+    def stands_in_log(self, key: bytes) -> bool:
+        """Whether a leader must not append it again."""
+        return key in self._committed or key in self._open
+
+    def asked(self, key: bytes) -> None:
+        """A client of this replica waits for the outcome of a key that is open in the log."""
+        if key in self._committed:
+            return
+        position = self._open[key]
+        self._refused.pop(key, None)
+        self._forget_asked(key)
+        self._asked[key] = position
+        self._asked_at.setdefault(position.index, set()).add(key)
+
+    def truncated(self, keep: int) -> None:
+        """Everything after ``keep`` left the log."""
+        for index in [index for index in self._open_at if index > keep]:
+            del self._open[self._open_at.pop(index)]
+
+    def appended(self, entries: Sequence[Entry]) -> None:
+        """These entered the log at its end."""
+        for entry in entries:
+            key = self._key_of(entry)
+            if key is None:
+                continue
+            if self.stands_in_log(key):
+                self.duplicates += 1
+                continue
+            self._open[key] = _Position(entry.index, entry.term)
+            self._open_at[entry.index] = key
+
+    def committed(self, entries: Iterable[Entry]) -> None:
+        """The next committed entries, in order."""
+        for entry in entries:
+            key = self._open_at.pop(entry.index, None)
+            if key is not None:
+                del self._open[key]
+                self._forget_asked(key)
+                self._refused.pop(key, None)
+                _remember(self._committed, key, entry.index, self._remembered_max)
+            for loser in tuple(self._asked_at.get(entry.index, ())):
+                if self._asked[loser].term != entry.term:
+                    self._forget_asked(loser)
+                    if loser not in self._open:
+                        _remember(self._refused, loser, _SUPERSEDED, self._remembered_max)
+
+    def dump(self) -> list[tuple[bytes, int]]:
+        """The committed keys that are remembered, oldest first. A snapshot of the application has to carry them."""
+        return list(self._committed.items())
+
+    def load(self, dumped: Iterable[tuple[bytes, int]], index: int) -> None:
+        """Start again from a snapshot that stands for the log up to ``index``."""
+        self._committed = dict(dumped)
+        self._open, self._open_at = {}, {}
+        complete = len(self._committed) < self._remembered_max  # otherwise the key may have been forgotten
+        for key in [key for key, position in self._asked.items() if position.index <= index]:
+            self._forget_asked(key)
+            if complete and key not in self._committed:
+                _remember(self._refused, key, _SUPERSEDED, self._remembered_max)
+        for key in self._committed:
+            self._forget_asked(key)
+            self._refused.pop(key, None)
+
+    def check_invariants(self) -> None:
+        assert not self._committed.keys() & (self._open.keys() | self._asked.keys() | self._refused.keys())
+        assert {position.index: key for key, position in self._open.items()} == self._open_at
+        assert {key for keys in self._asked_at.values() for key in keys} == self._asked.keys()
+        assert max(len(self._committed), len(self._refused)) <= self._remembered_max
+
+    def _forget_asked(self, key: bytes) -> None:
+        position = self._asked.pop(key, None)
+        if position is not None:
+            waiting = self._asked_at[position.index]
+            waiting.discard(key)
+            if not waiting:
+                del self._asked_at[position.index]
+
+
+def _remember(known: dict[bytes, _Value], key: bytes, value: _Value, limit: int) -> None:
+    known[key] = value
+    if len(known) > limit:
+        del known[next(iter(known))]

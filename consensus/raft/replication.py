@@ -1,0 +1,68 @@
+"""Replication and commitment: figure 2 and sections 5.3 and 5.4.2 of the Raft paper."""
+
+from __future__ import annotations
+
+from consensus.raft.election import Elections
+from consensus.raft.leadership import Leadership
+from protocol.messages import AppendEntries, AppendEntriesResponse
+
+
+class Replication(Elections):
+    """What followers take from a leader, and what a leader makes of their answers."""
+
+    def _on_append_entries(self, message: AppendEntries) -> None:
+        if message.term < self.term:
+            # The answer tells a leader of the past that it is one.
+            self._reply(message.leader, AppendEntriesResponse(self.term, self.own, False, 0))
+            return self._ignore("append of an older term")
+        if message.term == self.term and self.leader not in (None, message.leader):
+            return self._ignore("second leader in one term")
+        self._become_follower(message.term, message.leader)
+        self._leader_contact_ns = self._now_ns
+        self._arm_election()
+        previous = message.previous_log_index
+        if self.log.term_at(previous) != message.previous_log_term:
+            if previous <= self.commit_index:
+                return self._ignore("append contradicts what is committed")
+            hint = self.log.match_hint(previous - 1, message.previous_log_term)
+            hint_term = self.log.term_at(hint)
+            assert hint_term is not None
+            return self._reply(message.leader, AppendEntriesResponse(self.term, self.own, False, hint, hint_term))
+        return self._accept_entries(message)
+
+    def _accept_entries(self, message: AppendEntries) -> None:
+        """The entry before the new ones matches: take what is new, and follow the leader's commit index that far."""
+        if (position := self.log.first_conflict(message.entries)) is not None:
+            if message.entries[position].index <= self.commit_index:
+                return self._ignore("append contradicts what is committed")
+            self.log.append(message.entries[position:])
+        last_new = message.previous_log_index + len(message.entries)
+        self._commit_to(min(message.leader_commit, last_new))
+        return self._reply(message.leader, AppendEntriesResponse(self.term, self.own, True, last_new))
+
+    def _on_append_response(self, message: AppendEntriesResponse) -> None:
+        if message.term > self.term:
+            return self._become_follower(message.term, None)
+        leadership = self._leadership
+        if message.term < self.term or leadership is None:
+            return self._ignore("answer to an older leadership")
+        if message.match_index > self.log.last_index:
+            return self._ignore("match beyond the log")
+        progress = leadership.followers[message.follower]
+        progress.contact_ns = self._now_ns
+        if not message.success:
+            worth_trying = self.log.match_hint(message.match_index, message.hint_term)
+            return None if progress.refused(message.match_index, worth_trying) else self._ignore("old refusal")
+        return self._advance_commit(leadership) if progress.accepted(message.match_index) else None
+
+    def _advance_commit(self, leadership: Leadership) -> None:
+        """Commit what a quorum holds on disk, but count only entries of the own term (section 5.4.2, figure 8)."""
+        index = leadership.quorum_match()
+        if index > self.commit_index and self.log.term_at(index) == self.term:
+            self._commit_to(index)
+
+    def _tick_leader(self, leadership: Leadership) -> None:
+        if leadership.quorum_silent_ns(self._now_ns) < self.config.election_timeout_max_ns:
+            return leadership.begin_heartbeat(self._now_ns)
+        self.quorum_losses += 1
+        return self._become_follower(self.term, None)

@@ -1,0 +1,116 @@
+"""What every part of the lane's machine works on, and the changes of role and term that all of them may cause."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+
+from consensus.machine import HardState, Outgoing
+from consensus.raft.config import NOBODY, RaftConfig, Role
+from consensus.raft.leadership import Leadership
+from consensus.raft.log import Log
+from consensus.raft.proposals import KeyOf, Proposals
+from consensus.raft.writes import OpenWrites
+from protocol.errors import LocalMisuse
+from protocol.messages import Entry, Message
+
+
+class RaftState:
+    """The bottom layer of ``core.Raft``; see there for the arguments."""
+
+    def __init__(
+        self,
+        own: int,
+        voters: tuple[int, ...],
+        quorum_size: int,
+        rng: random.Random,
+        config: RaftConfig,
+        hard_state: HardState,
+        entries: Sequence[Entry],
+        applied_index: int = 0,
+        key_of: KeyOf | None = None,
+    ) -> None:
+        if own not in voters or len(set(voters)) != len(voters):
+            raise LocalMisuse(f"agent {own} must be one of the voters {voters}, each named once")
+        if not len(voters) // 2 < quorum_size <= len(voters):
+            raise LocalMisuse(f"quorum {quorum_size} of {len(voters)} voters: use a majority at least, and all at most")
+        self.own = own
+        self.voters = voters
+        self.quorum_size = quorum_size
+        self.config = config
+        self.role = Role.FOLLOWER
+        self.term = hard_state.term
+        self.leader: int | None = None
+        self.ignored: Counter[str] = Counter()
+        self.proposals_refused: Counter[str] = Counter()
+        self.quorum_losses = 0
+        self.log = Log(entries)
+        if self.log.last_term > self.term or not 0 <= applied_index <= self.log.last_index:
+            raise LocalMisuse(
+                f"stored state does not fit together: term {self.term}, log up to {self.log.last_index} of term "
+                f"{self.log.last_term}, applied {applied_index}"
+            )
+        self.commit_index = applied_index
+        self.proposals: Proposals | None = None
+        if key_of is not None:
+            self.proposals = Proposals(key_of)
+            self.log.watch(self.proposals)
+            self.proposals.committed(self.log.entries_from(1, applied_index))
+        self._rng = rng
+        self._others = tuple(voter for voter in voters if voter != own)
+        self._voted_for = hard_state.voted_for
+        self._writes = OpenWrites(self.log, hard_state)
+        self._delivered_index = applied_index
+        self._votes: dict[int, bool] = {}
+        self._leadership: Leadership | None = None
+        self._send_now: list[Outgoing] = []
+        self._send_after_sync: list[Outgoing] = []
+        self._now_ns = 0
+        self._leader_contact_ns = 0
+        self._election_deadline_ns = 0
+        self._repeat_deadline_ns = 0
+
+    def _become_follower(self, term: int, leader: int | None) -> None:
+        assert term >= self.term
+        if term > self.term:
+            self.term = term
+            self._voted_for = NOBODY
+        if self.role is Role.LEADER:
+            self._arm_election()
+        self.role, self.leader = Role.FOLLOWER, leader
+        self._votes = {}
+        self._leadership = None
+
+    def _commit_to(self, index: int) -> None:
+        """Everything up to ``index`` is committed; a commit index never falls."""
+        entries = self.log.entries_from(self.commit_index + 1, index)
+        self.commit_index = max(self.commit_index, index)
+        if self._leadership is not None:
+            self._leadership.committed(entries)
+        if self.proposals is not None:
+            self.proposals.committed(entries)
+
+    def _leader_is_alive(self) -> bool:
+        """While this holds we help nobody to unseat the leader (thesis 4.2.3). A leader without followers unseats
+        itself by check-quorum."""
+        if self.role is Role.LEADER:
+            return True
+        silent_ns = self._now_ns - self._leader_contact_ns
+        return self.leader is not None and silent_ns < self.config.election_timeout_min_ns
+
+    def _observe(self, now_ns: int) -> None:
+        self._now_ns = max(self._now_ns, now_ns)
+        if self._election_deadline_ns == 0:
+            self._arm_election()
+
+    def _arm_election(self) -> None:
+        low, high = self.config.election_timeout_min_ns, self.config.election_timeout_max_ns
+        self._election_deadline_ns = self._now_ns + self._rng.randint(low, high)
+
+    def _reply(self, destination: int, message: Message) -> None:
+        """Answers are promises: they leave after everything that this Ready records is durable."""
+        self._send_after_sync.append(Outgoing(destination, message))
+
+    def _ignore(self, reason: str) -> None:
+        self.ignored[reason] += 1

@@ -1,0 +1,157 @@
+"""Proposals by key: at most one entry per key, and an answer that is never wrong, at most unknown."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consensus.raft.config import RaftConfig
+from consensus.raft.log import ENTRY_OVERHEAD_BYTES, Log
+from consensus.raft.proposals import Outcome, Proposals, Standing
+from protocol.codes import EntryKind
+from protocol.errors import LocalMisuse
+from protocol.messages import AppendEntries, Entry
+from tests.oracles.raft_cluster import key_of
+from tests.oracles.raft_driver import Driver, entry, log_of
+
+
+def leader_of(driver: Driver) -> Driver:
+    driver.become_leader()
+    return driver
+
+
+def once(driver: Driver, key: bytes) -> Outcome:
+    return driver.raft.propose_once(key, EntryKind.FRAME, key)
+
+
+def test_a_key_is_appended_once_however_often_it_is_proposed() -> None:
+    driver = leader_of(Driver(key_of=key_of))
+    assert once(driver, b"buy") == once(driver, b"buy") == Outcome(Standing.PENDING, 2)
+    driver.acknowledge(2, 1, 2, 3)
+    assert once(driver, b"buy") == Outcome(Standing.COMMITTED, 2)
+    assert driver.raft.last_index == 2
+
+
+def test_a_leader_finds_the_key_that_an_earlier_leader_left() -> None:
+    """Open in the log: it commits with the leader's own entries, so it is not appended again."""
+    driver = leader_of(Driver(log_of(1, 1), key_of=key_of))
+    assert once(driver, b"1/2") == Outcome(Standing.PENDING, 2)
+    driver.acknowledge(3, 1, 2, 3)
+    assert once(driver, b"1/2") == Outcome(Standing.COMMITTED, 2)
+
+
+def test_a_refusal_says_why_and_may_be_tried_again() -> None:
+    driver = Driver(key_of=key_of, config=RaftConfig(uncommitted_bytes_max=3 * ENTRY_OVERHEAD_BYTES))
+    assert once(driver, b"buy") == Outcome(Standing.REFUSED, reason="not the leader")
+    leader_of(driver)
+    assert once(driver, b"buy").standing is Standing.PENDING
+    assert once(driver, bytes(90)) == Outcome(Standing.REFUSED, reason="too many uncommitted bytes")
+    driver.acknowledge(2, 1, 2, 3)
+    assert once(driver, bytes(90)).standing is Standing.PENDING
+
+
+def test_nobody_is_told_refused_while_the_entry_may_yet_commit() -> None:
+    """Leadership was lost and the own copy is overwritten, but another replica may hold it and win the next term."""
+    driver = leader_of(Driver(key_of=key_of))
+    once(driver, b"buy")
+    driver.drain()
+    driver.exchange(AppendEntries(2, 1, 0, 0, 0, (entry(1, 1, kind=EntryKind.NOOP), entry(2, 2, b"other"))))
+    assert driver.raft.outcome(b"buy") == Outcome(Standing.UNKNOWN)
+    assert once(driver, b"buy") == Outcome(Standing.UNKNOWN)
+    driver.exchange(AppendEntries(3, 2, 0, 0, 2, (entry(1, 1, kind=EntryKind.NOOP), entry(1, 2, b"buy"))))
+    assert driver.raft.outcome(b"buy") == Outcome(Standing.COMMITTED, 2)
+
+
+def test_what_was_overwritten_by_a_committed_entry_is_refused() -> None:
+    driver = leader_of(Driver(key_of=key_of))
+    once(driver, b"buy")
+    driver.drain()
+    driver.exchange(AppendEntries(2, 1, 0, 0, 2, (entry(1, 1, kind=EntryKind.NOOP), entry(2, 2, b"other"))))
+    assert driver.raft.outcome(b"buy") == Outcome(Standing.REFUSED, reason="another entry took its place")
+    assert driver.raft.outcome(b"other") == Outcome(Standing.COMMITTED, 2)
+    assert driver.raft.outcome(b"never heard of") is None
+
+
+def test_keys_survive_a_restart_with_the_log() -> None:
+    driver = leader_of(Driver(log_of(1, 1), applied_index=1, key_of=key_of))
+    assert driver.raft.outcome(b"1/1") == Outcome(Standing.COMMITTED, 1)
+    assert driver.raft.outcome(b"1/2") == Outcome(Standing.PENDING, 2)
+
+
+def test_the_payload_must_carry_the_key() -> None:
+    with pytest.raises(LocalMisuse, match="without key_of"):
+        Driver().raft.outcome(b"buy")
+    with pytest.raises(LocalMisuse, match="does not carry the key"):
+        leader_of(Driver(key_of=key_of)).raft.propose_once(b"key", EntryKind.FRAME, b"another")
+
+
+def test_a_lying_leaders_second_copy_counts_for_nothing() -> None:
+    driver = Driver(key_of=key_of)
+    driver.exchange(AppendEntries(1, 1, 0, 0, 2, (entry(1, 1, b"buy"), entry(1, 2, b"buy"))))
+    assert driver.raft.outcome(b"buy") == Outcome(Standing.COMMITTED, 1)
+    assert driver.raft.proposals is not None and driver.raft.proposals.duplicates == 1
+
+
+def test_only_the_latest_outcomes_are_remembered() -> None:
+    book = Proposals(key_of, remembered_max=2)
+    entries = log_of(1, 1, 1)
+    book.appended(entries)
+    book.committed(entries)
+    assert [book.outcome(b"1/%d" % index, False) for index in (1, 2)] == [None, Outcome(Standing.COMMITTED, 2)]
+    assert book.dump() == [(b"1/2", 2), (b"1/3", 3)]
+    book.check_invariants()
+
+
+def test_a_snapshot_brings_the_keys_of_what_it_stands_for() -> None:
+    """What was asked here below it and is not among them never committed; what lies above stays unknown."""
+    book = Proposals(key_of)
+    book.appended(log_of(1, 1, 1))
+    for key in (b"1/1", b"1/2", b"1/3"):
+        book.asked(key)
+    book.load([(b"1/1", 1), (b"other", 2)], 2)
+    book.check_invariants()
+    assert book.outcome(b"1/1", False) == Outcome(Standing.COMMITTED, 1)
+    assert book.outcome(b"1/2", False) == Outcome(Standing.REFUSED, reason="another entry took its place")
+    assert book.outcome(b"1/3", False) == Outcome(Standing.UNKNOWN)
+    assert not book.stands_in_log(b"1/3") and book.stands_in_log(b"other")
+
+
+@given(st.data())
+def test_the_book_says_what_the_log_says(data: st.DataObject) -> None:
+    """Any history of appends, truncations, commits and questions, against a search through the whole log."""
+    log, book = Log(), Proposals(key_of)
+    log.watch(book)
+    commit, term, asked = 0, 1, dict[bytes, tuple[int, int]]()
+    for verb in data.draw(st.lists(st.sampled_from(("append", "overwrite", "commit", "ask")), max_size=25)):
+        keys = {key_of(each): each for each in log.entries_from(1)}
+        if verb in ("append", "overwrite"):
+            keep = log.last_index if verb == "append" else data.draw(st.integers(commit, log.last_index))
+            term += verb == "overwrite"
+            held = {key_of(each) for each in log.entries_from(1, keep)}
+            free = [key for key in (b"a", b"b", b"c", b"d") if key not in held]
+            payload = data.draw(st.sampled_from(free)) if free else b"%d" % term + b"x" * keep
+            log.append((Entry(term, keep + 1, EntryKind.FRAME, payload),))
+        elif verb == "commit" and commit < log.last_index:
+            upto = data.draw(st.integers(commit + 1, log.last_index))
+            book.committed(log.entries_from(commit + 1, upto))
+            commit = upto
+        elif verb == "ask" and log.last_index > commit:
+            chosen = data.draw(st.sampled_from(log.entries_from(commit + 1)))
+            book.asked(chosen.payload)
+            asked[chosen.payload] = (chosen.index, chosen.term)
+        book.check_invariants()
+        keys = {key_of(each): each for each in log.entries_from(1)}
+        for key in (b"a", b"b", b"c", b"d"):
+            assert book.outcome(key, True) == expected(keys.get(key), asked.get(key), log, commit), key
+
+
+def expected(held: Entry | None, asked: tuple[int, int] | None, log: Log, commit: int) -> Outcome | None:
+    if held is not None:
+        return Outcome(Standing.COMMITTED if held.index <= commit else Standing.PENDING, held.index)
+    if asked is None:
+        return None
+    overwritten = asked[0] <= commit and log.term_at(asked[0]) != asked[1]
+    return (
+        Outcome(Standing.REFUSED, reason="another entry took its place") if overwritten else Outcome(Standing.UNKNOWN)
+    )
