@@ -28,17 +28,14 @@ class Segment:
     __slots__ = ("data", "size", "words_left")
 
     def __init__(self, data: bytes, bytes_max: int) -> None:
-        size = len(data)
-        if size > bytes_max:
-            raise PeerViolation("message_too_large", f"{size} bytes, at most {bytes_max}")
-        if size < 2 * WORD or size % WORD:
-            raise PeerViolation("message_truncated", f"{size} bytes")
-        segments_after_first, words = _SEGMENT_TABLE.unpack_from(data)
-        if segments_after_first or (words + 1) * WORD != size:
-            raise PeerViolation("segment_table", f"{segments_after_first + 1} segments, the first of {words} words")
+        self.size = size = len(data)
+        if not 2 * WORD <= size <= bytes_max or size % WORD:
+            large = size > bytes_max
+            raise PeerViolation("message_too_large" if large else "message_truncated", f"{size} bytes")
+        segments_after_first, self.words_left = _SEGMENT_TABLE.unpack_from(data)
+        if segments_after_first or (self.words_left + 1) * WORD != size:
+            raise PeerViolation("segment_table", f"{segments_after_first + 1} segments, {self.words_left} words first")
         self.data = bytes(data)
-        self.size = size
-        self.words_left = words
 
     def claim(self, position: int, words: int, charge: int) -> None:
         """Check that ``words`` words at ``position`` lie inside the segment, and charge for reading them."""
