@@ -71,7 +71,7 @@ def _assembler(message_type: type[Message]) -> Callable[[Segment, bytes, int, in
     arrange, scalar_count = arrangement(message_type, layout), len(layout.scalar_names)
     bools = [(byte, mask) for _, byte, mask in layout.bools]
     pointers = [
-        (scalar_count + 2 * index, (index + 1) * WORD, _pointer_reader(field))
+        (scalar_count + 2 * index, (index + 1) * WORD, field_reader(field))
         for index, field in enumerate(layout.pointers)
     ]
 
@@ -139,7 +139,14 @@ def rows_reader(message_type: type[Message], length_max: int) -> RowsReader:
 # --- pointer fields --------------------------------------------------------------------------------------------------
 
 
-def _pointer_reader(field: Field) -> PointerReader:
+def pointer_reader(message_type: type[Message], name: str) -> PointerReader:
+    """The reader of one pointer field: the very one that a struct of this type uses."""
+    return field_reader(next(field for field in layout_of(message_type).pointers if field.name == name))
+
+
+@cache
+def field_reader(field: Field) -> PointerReader:
+    """Reader of one kind of pointer field, made once."""
     if field.kind is Kind.TEXT:
         return _text_reader(field)
     if field.kind is Kind.DATA:

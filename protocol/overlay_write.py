@@ -55,7 +55,7 @@ def struct_writer(message_type: type[Message]) -> StructWriter:
     pack_into, scalars = layout.row.pack_into, values_of(layout)
     bools = [(attrgetter(name), byte, mask) for name, byte, mask in layout.bools]
     pointers = [
-        (attrgetter(field.name), (layout.data_words + index + 1) * WORD, _pointer_writer(field))
+        (attrgetter(field.name), (layout.data_words + index + 1) * WORD, field_writer(field))
         for index, field in enumerate(layout.pointers)
     ]
 
@@ -118,7 +118,14 @@ def rows_writer(message_type: type[Message]) -> PointerWriter:
 # --- pointer fields --------------------------------------------------------------------------------------------------
 
 
-def _pointer_writer(field: Field) -> PointerWriter:
+def pointer_writer(message_type: type[Message], name: str) -> PointerWriter:
+    """The writer of one pointer field: the very one that a struct of this type uses."""
+    return field_writer(next(field for field in layout_of(message_type).pointers if field.name == name))
+
+
+@cache
+def field_writer(field: Field) -> PointerWriter:
+    """Writer of one kind of pointer field, made once."""
     if field.kind is Kind.TEXT:
         return _text_writer(field)
     if field.kind is Kind.DATA:
