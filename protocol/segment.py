@@ -8,6 +8,7 @@ segments, far pointers, capabilities, lists in another encoding than the declare
 from __future__ import annotations
 
 import struct
+from functools import cache
 from typing import Final, NoReturn
 
 from protocol.errors import PeerViolation
@@ -50,6 +51,11 @@ class Segment:
 
     def root(self) -> tuple[int, int, int]:
         """(target, data words, pointer count) of the root struct."""
+        low, high = POINTER.unpack_from(self.data, WORD)
+        words = (high & 0xFFFF) + (high >> 16)
+        if not low and words and (words + 2) * WORD <= self.size:  # right behind its pointer, as every writer puts it
+            self.words_left -= words
+            return 2 * WORD, high & 0xFFFF, high >> 16
         return self.struct_target(2 * WORD, *POINTER.unpack_from(self.data, WORD))
 
     def struct_target(self, end: int, low: int, high: int) -> tuple[int, int, int]:
@@ -94,9 +100,13 @@ class Segment:
 
 def new_message(data_words: int, pointer_count: int) -> bytearray:
     """A segment table to be sealed, the root pointer, and the root struct's zeroed words at byte 16."""
-    buffer = bytearray((2 + data_words + pointer_count) * WORD)
-    POINTER.pack_into(buffer, WORD, 0, data_words | pointer_count << 16)
-    return buffer
+    return bytearray(_empty(data_words, pointer_count))
+
+
+@cache
+def _empty(data_words: int, pointer_count: int) -> bytes:
+    root = POINTER.pack(0, data_words | pointer_count << 16)
+    return bytes(WORD) + root + bytes((data_words + pointer_count) * WORD)
 
 
 def sealed(buffer: bytearray) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from profiling.bench.codec import ours, samples
 from profiling.bench.codec.peers import Way, ways
-from protocol.rows import NO_WINDOWS
+from protocol.messages import Frame, Intents
+from protocol.rows import NO_WINDOWS, Windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +31,14 @@ def cases() -> Iterator[Case]:
     orders, with_windows = samples.plain_orders(frame), samples.plain_orders_with_windows(frame)
     yield Case(
         "20 orders",
-        _lists(replace(frame, windows=NO_WINDOWS)),
+        Way("ours", frame.intents, ours.write_orders, ours.read_orders, _plain_orders(frame)),
         ways(orders, "Frame"),
         ("codec.orders20_vs_msgpack_dicts", 10.0),
         orders,
     )
     yield Case(
         "20 orders with windows of 64",
-        _lists(frame),
+        _orders_with_windows(frame),
         [*ways(with_windows, "Frame")[:-1], _library_with_windows(frame)],
         ("codec.orders20_with_windows_vs_msgpack_dicts", 20.0),
         with_windows,
@@ -52,15 +53,19 @@ def cases() -> Iterator[Case]:
     yield Case("batch of 20 votes", own, [*ways(plain, "Batch")[:-1], _library_with_votes(plain)], None, plain)
 
 
-def _lists(frame: Any) -> Way:
-    def plain(held: tuple[Any, Any]) -> Any:
-        read = replace(frame, intents=held[0], windows=held[1])
-        return samples.plain_orders_with_windows(read) if len(held[1]) else samples.plain_orders(read)
-
-    return Way("ours", (frame.intents, frame.windows), ours.write_lists, ours.read_lists, plain)
+def _plain_orders(frame: Frame) -> Callable[[Intents], Any]:
+    return lambda intents: samples.plain_orders(replace(frame, intents=intents))
 
 
-def _library_with_windows(frame: Any) -> Way:
+def _orders_with_windows(frame: Frame) -> Way:
+    def plain(held: tuple[Intents, Windows]) -> Any:
+        return samples.plain_orders_with_windows(replace(frame, intents=held[0], windows=held[1]))
+
+    held = (frame.intents, frame.windows)
+    return Way("ours", held, ours.write_orders_with_windows, ours.read_orders_with_windows, plain)
+
+
+def _library_with_windows(frame: Frame) -> Way:
     """The schema has the windows of a frame in one list."""
     content = {"intents": samples.plain_orders(frame), "windows": frame.windows.array.tolist()}
     way = ways(content, "Frame")[-1]

@@ -8,6 +8,7 @@ was lost.
 from __future__ import annotations
 
 import json
+import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -92,8 +93,13 @@ def library(content: Any, struct: str) -> Way:
             return _taken(reader, held)
 
     names = _names(whole)
-    inner = (lambda each: each) if whole is content else (lambda each: each["intents"])
-    return Way(f"pycapnp {version('pycapnp')}, field by field", held, write, read, lambda each: inner(names(each)))
+    return Way(
+        f"pycapnp {version('pycapnp')}, field by field",
+        held,
+        write,
+        read,
+        lambda each: names(each) if whole is content else names(each)["intents"],
+    )
 
 
 # --- forms -----------------------------------------------------------------------------------------------------------
@@ -125,7 +131,7 @@ def _type_of(content: Any, name: str) -> Any:
         fields = [(key, _type_of(value, f"{name}_{key}")) for key, value in content.items()]
         return msgspec.defstruct(name, fields, array_like=True, frozen=True, gc=False)
     if isinstance(content, list):
-        return tuple[_type_of(content[0], name), ...] if content else tuple[int, ...]
+        return types.GenericAlias(tuple, (_type_of(content[0], name) if content else int, ...))
     return type(content)
 
 
