@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, Final, TypeVar, cast
 
 import msgpack
@@ -178,7 +178,9 @@ def _scalar_converter(field: Field, kind: Kind) -> _Converter:
         return _text_converter(field.name, field.length_min, field.length_max)
     if kind is Kind.DATA:
         return _data_converter(field.name, field.length_min, field.length_max)
-    return _float_converter(field.name) if kind in (Kind.FLOAT, Kind.FLOAT32) else _bool_converter(field.name)
+    if kind is Kind.FLOAT32:
+        return _float_converter(field.name, finite=False)
+    return _float_converter(field.name) if kind is Kind.FLOAT else _bool_converter(field.name)
 
 
 def _integer_converter(name: str, minimum: int, maximum: int) -> _Converter:
@@ -192,11 +194,11 @@ def _integer_converter(name: str, minimum: int, maximum: int) -> _Converter:
     return convert
 
 
-def _float_converter(name: str) -> _Converter:
+def _float_converter(name: str, finite: bool = True) -> _Converter:
     def convert(value: Any) -> Any:
         if type(value) is not float:
             raise PeerViolation("field_type", f"{name} is {type(value).__name__}")
-        if not isfinite(value):
+        if finite and not isfinite(value):
             raise PeerViolation("float_not_finite", name)
         return value
 
@@ -252,8 +254,8 @@ def _list_converter(field: Field) -> _Converter:
 
 
 def _windows(name: str, values: tuple[float, ...]) -> Windows:
-    if any(abs(value) > _FLOAT32_MAX for value in values):
-        raise PeerViolation("float_not_finite", f"{name} in 32 bits")
+    if any(_FLOAT32_MAX < abs(value) < inf for value in values):
+        raise PeerViolation("field_range", f"{name} in 32 bits")
     return Windows.of(values)
 
 

@@ -13,13 +13,11 @@ from math import isfinite
 from operator import attrgetter
 from typing import Any, TypeVar
 
-import numpy as np
-
 from protocol.errors import LocalMisuse
 from protocol.fields import Field, Kind
 from protocol.layout import ELEMENT_SIZE, FORMAT, WORD, Layout, layout_of
 from protocol.messages import Message
-from protocol.rows import Intents, Windows
+from protocol.rows import INTENT_ROW, NO_WINDOWS, Intents, Windows
 from protocol.segment import BYTES, COMPOSITE, LIST_KIND, NULL, POINTER, new_message, sealed
 
 T = TypeVar("T")
@@ -57,7 +55,7 @@ def struct_writer(message_type: type[Message]) -> StructWriter:
     pack_into, scalars = layout.row.pack_into, values_of(layout)
     bools = [(attrgetter(name), byte, mask) for name, byte, mask in layout.bools]
     pointers = [
-        (attrgetter(field.name), (layout.data_words + index + 1) * WORD, _pointer_writer(field))
+        (attrgetter(field.name), (layout.data_words + index + 1) * WORD, field_writer(field))
         for index, field in enumerate(layout.pointers)
     ]
 
@@ -120,7 +118,14 @@ def rows_writer(message_type: type[Message]) -> PointerWriter:
 # --- pointer fields --------------------------------------------------------------------------------------------------
 
 
-def _pointer_writer(field: Field) -> PointerWriter:
+def pointer_writer(message_type: type[Message], name: str) -> PointerWriter:
+    """The writer of one pointer field: the very one that a struct of this type uses."""
+    return field_writer(next(field for field in layout_of(message_type).pointers if field.name == name))
+
+
+@cache
+def field_writer(field: Field) -> PointerWriter:
+    """Writer of one kind of pointer field, made once."""
     if field.kind is Kind.TEXT:
         return _text_writer(field)
     if field.kind is Kind.DATA:
@@ -203,35 +208,38 @@ def _number_list_writer(field: Field) -> PointerWriter:
 
 
 def intents_writer(field: Field) -> PointerWriter:
-    """Writer of intents: their array is copied as it is."""
-    assert field.struct is not None
-    layout = layout_of(field.struct)
+    """Writer of intents: tag and rows are copied as they are."""
+    wire_bytes_max, name = WORD + field.length_max * INTENT_ROW.itemsize, field.name
 
     def write(buffer: bytearray, end: int, intents: Intents) -> Halves:
-        if type(intents) is not Intents:
-            raise LocalMisuse(f"{field.name}: {type(intents).__name__} where an array of rows belongs")
-        _checked_count(field, intents)
-        return write_cells(buffer, end, intents.packed(), layout)
+        wire, tag = intents.wire(), len(buffer)
+        if not wire:
+            return NULL
+        if len(wire) > wire_bytes_max:
+            raise LocalMisuse(f"{name}: {len(intents)} elements, at most {field.length_max}")
+        buffer += wire
+        return (tag - end) // 2 | LIST_KIND, COMPOSITE | len(wire) - WORD  # words, in bits 3 and up
 
     return write
 
 
 def windows_writer(field: Field) -> PointerWriter:
     """Writer of float32 windows: their array is copied as it is."""
-    element_size = ELEMENT_SIZE[Kind.FLOAT32]
+    element_size, empty, maximum = ELEMENT_SIZE[Kind.FLOAT32], NO_WINDOWS, field.length_max
 
     def write(buffer: bytearray, end: int, windows: Windows) -> Halves:
         """The array's bytes go to the buffer's end."""
-        if type(windows) is not Windows:
-            raise LocalMisuse(f"{field.name}: {type(windows).__name__} where float32 windows belong")
-        count, array = _checked_count(field, windows), windows.array
+        if windows is empty:
+            return NULL
+        raw, target = windows.packed(), len(buffer)
+        count = len(raw) >> 2
+        if count > maximum:
+            raise LocalMisuse(f"{field.name}: {count} elements, at most {maximum}")
         if not count:
             return NULL
-        if not np.isfinite(array).all():
-            raise LocalMisuse(f"{field.name}: a number that is not finite does not travel")
-        target = len(buffer)
-        buffer += array.tobytes()
-        buffer += bytes(-len(buffer) % WORD)
+        buffer += raw
+        if count & 1:
+            buffer += bytes(4)
         return (target - end) // 2 | LIST_KIND, element_size | count << 3
 
     return write

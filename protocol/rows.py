@@ -30,6 +30,8 @@ INTENT_ROW: Final = np.dtype(
 )
 """One row, two bytes of padding included. ``layout`` compares it with the schema at import."""
 
+_TAG: Final = struct.Struct("<iI")
+"""The word before the rows of a list: how many they are, and how many words each has."""
 _WORDS: Final = INTENT_ROW.itemsize // 8
 _FIELD_MASK: Final = np.frombuffer(struct.pack("<QIBBHqqq", 2**64 - 1, 2**32 - 1, 255, 255, 0, -1, -1, -1), np.uint64)
 """All ones where a row has a field, zero in its padding."""
@@ -49,26 +51,38 @@ class Intent(Message, frozen=True):
     reference_price: I64
 
 
+_new: Final = object.__new__
+
+
 class Intents:
     """The intents of a frame. ``array``: read-only, shape (intents,), dtype ``INTENT_ROW``."""
 
-    # Invariant: where _clean is true, the padding of every row is zero.
+    # Invariant: _wire is None or the rows as they travel: behind their tag, with zero padding; empty without rows.
 
-    __slots__ = ("_clean", "array")
+    __slots__ = ("_wire", "array")
 
     def __init__(self, array: NDArray[np.void]) -> None:
         """A view, no copy: nobody may write to what lies under it."""
         if array.dtype != INTENT_ROW or array.ndim != 1 or array.flags.writeable:
             raise LocalMisuse(f"intents are read-only rows, not {array.dtype} of {array.ndim} dimensions")
         self.array = array
-        self._clean = False
+        self._wire: bytes | None = None
 
     @classmethod
-    def over(cls, data: bytes, first: int, count: int, clean: bool = False) -> Intents:
+    def over(cls, data: bytes, first: int, count: int) -> Intents:
         """``count`` rows over ``data``, which the array keeps alive, from its byte ``first`` on."""
-        made = cls.__new__(cls)
+        made = _new(cls)
         made.array = np.ndarray((count,), INTENT_ROW, data, first)
-        made._clean = clean
+        made._wire = None
+        return made
+
+    @classmethod
+    def of_packed(cls, packed: bytes) -> Intents:
+        """Rows over bytes that are written as they are: their padding is zero. The tag is put before them once."""
+        count = len(packed) // INTENT_ROW.itemsize
+        wire = _TAG.pack(count << 2, _WORDS) + packed if count else b""
+        made = cls.over(wire, _TAG.size if count else 0, count)
+        made._wire = wire
         return made
 
     @classmethod
@@ -81,7 +95,7 @@ class Intents:
         except (OverflowError, TypeError, ValueError) as error:
             raise LocalMisuse(f"intents: {error}") from error
         # Over bytes, not over the array's own memory: what owns its memory can be made writeable again.
-        return cls.over(rows.tobytes(), 0, count, clean=True)
+        return cls.of_packed(rows.tobytes())
 
     @classmethod
     def of(cls, *intents: Intent) -> Intents:
@@ -99,14 +113,18 @@ class Intents:
     def take(self, positions: Sequence[int]) -> Intents:
         """A copy of some rows, in the order of ``positions``."""
         words = np.frombuffer(self.packed(), np.uint64).reshape(-1, _WORDS)[np.asarray(positions, np.intp)]
-        return Intents.over(words.tobytes(), 0, len(positions), clean=True)
+        return Intents.of_packed(words.tobytes())
 
     def packed(self) -> bytes:
         """The rows as they travel. Padding that another process wrote does not pass through here."""
-        if self._clean:
-            return self.array.tobytes()
+        if self._wire is not None:
+            return self._wire[_TAG.size :]
         words = np.frombuffer(self.array.tobytes(), np.uint64).reshape(-1, _WORDS)
         return (words & _FIELD_MASK).tobytes()
+
+    def wire(self) -> bytes:
+        """The rows behind the tag of their list: what a batch contains. Empty without rows."""
+        return self._wire if self._wire is not None else Intents.of_packed(self.packed()).wire()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Intents) and self.packed() == other.packed()
@@ -119,7 +137,11 @@ class Intents:
 
 
 class Windows:
-    """Numbers of equally long windows, one after the other. ``array``: read-only float32, one dimension, finite."""
+    """Numbers of equally long windows, one after the other. ``array``: read-only float32, one dimension.
+
+    They are evidence, to be compared bit for bit and nothing else: a peer may have put anything there, also what is no
+    finite number.
+    """
 
     __slots__ = ("array",)
 
@@ -130,9 +152,20 @@ class Windows:
         self.array = array
 
     @classmethod
+    def over(cls, data: bytes, first: int, count: int) -> Windows:
+        """``count`` numbers over ``data``, which the array keeps alive, from its byte ``first`` on."""
+        made = _new(cls)
+        made.array = np.ndarray((count,), np.float32, data, first)
+        return made
+
+    @classmethod
     def of(cls, values: NDArray[Any] | Sequence[float]) -> Windows:
         """A copy of any array of numbers, flattened row by row."""
         return cls(np.frombuffer(np.asarray(values, np.float32).tobytes(), np.float32))
+
+    def packed(self) -> bytes:
+        """The numbers as they travel."""
+        return self.array.tobytes()
 
     def __len__(self) -> int:
         return len(self.array)

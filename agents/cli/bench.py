@@ -87,6 +87,19 @@ def transport(quick: bool, check: bool, out: Path | None, as_json: bool) -> int:
     return _run(lambda progress: measure(QUICK if quick else FULL, progress), check, out, as_json)
 
 
+@bench.command("codec")
+@_benchmark_options
+def codec(quick: bool, check: bool, out: Path | None, as_json: bool) -> int:
+    """Writing and reading orders, frames and votes: our wire form against MessagePack, msgspec, JSON and pycapnp.
+
+    \b
+    Example: swarm bench codec --quick
+    """
+    from profiling.bench.codec.measure import FULL, QUICK, measure
+
+    return _run(lambda progress: measure(QUICK if quick else FULL, progress), check, out, as_json)
+
+
 def _run(
     measure: Callable[[Callable[[str], None]], Result],
     check: bool,

@@ -23,6 +23,8 @@ _SUPERSEDED: Final = "another entry took its place"
 
 
 class Standing(Enum):
+    """Where a proposal stands."""
+
     PENDING = "pending"
     """In the log of this replica, which leads."""
     COMMITTED = "committed"
@@ -34,6 +36,8 @@ class Standing(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
+    """What is known of a proposal."""
+
     standing: Standing
     index: int = 0
     """Where the entry stands in the log; 0 when it does not."""
