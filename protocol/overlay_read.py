@@ -217,7 +217,8 @@ def _number_list_reader(field: Field) -> PointerReader:
         if not minimum <= count <= maximum:
             raise PeerViolation("list_length", f"{name} has {count} elements")
         values = unpackers[count](segment.data, target)
-        if is_float and not all(map(isfinite, values)):
+        # A finite sum has finite parts; the sum of finite parts may still leave the range.
+        if is_float and not isfinite(sum(values)) and not all(map(isfinite, values)):
             raise PeerViolation("float_not_finite", name)
         return values
 

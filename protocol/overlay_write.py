@@ -192,16 +192,20 @@ def _text_writer(field: Field) -> PointerWriter:
 def _number_list_writer(field: Field) -> PointerWriter:
     assert field.item is not None
     code, element_size, is_float = FORMAT[field.item], ELEMENT_SIZE[field.item], field.item is Kind.FLOAT
+    element_bytes = struct.calcsize(code)
+    packers = [
+        struct.Struct(f"<{count}{code}{-count * element_bytes % WORD}x").pack for count in range(field.length_max + 1)
+    ]
 
     def write(buffer: bytearray, end: int, values: Sequence[Any]) -> Halves:
         count = _checked_count(field, values)
-        if is_float and not all(map(isfinite, values)):
+        # A finite sum has finite parts; the sum of finite parts may still leave the range.
+        if is_float and not isfinite(sum(values)) and not all(map(isfinite, values)):
             raise LocalMisuse(f"{field.name}: a number that is not finite does not travel")
         if not count:
             return NULL
         target = len(buffer)
-        buffer += struct.pack(f"<{count}{code}", *values)
-        buffer += bytes(-len(buffer) % WORD)
+        buffer += packers[count](*values)
         return (target - end) // 2 | LIST_KIND, element_size | count << 3
 
     return write

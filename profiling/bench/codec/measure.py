@@ -30,6 +30,13 @@ TURNS: Final = 5
 MAPS: Final = "MessagePack dicts"
 
 
+WHY_NOT: Final = (
+    "our side is some ten Python calls a list, whatever its length, and the checks of every pointer; MessagePack's C "
+    "needs only a few times that for twenty maps"
+)
+"""Said of a claim that does not hold."""
+
+
 @dataclass(slots=True)
 class _Side:
     way: Way
@@ -80,7 +87,8 @@ def _measure_case(result: Result, case: Case, plan: Plan) -> None:
         result.row(f"{case.name}: size", sizes[0], "bytes", other.way.name, sizes[1], exact)
     if case.claim is not None:
         maps = next(each for each in others if each.way.name.startswith(MAPS))
-        result.claim(case.claim[0], at_least(case.claim[1]), paired_ratio(maps.both_s, own.both_s))
+        goal, ratio = at_least(case.claim[1]), paired_ratio(maps.both_s, own.both_s)
+        result.claim(case.claim[0], goal, ratio, None if goal.met_by(ratio) else WHY_NOT)
 
 
 def _side(way: Way, slice_s: float) -> _Side:
