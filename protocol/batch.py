@@ -8,6 +8,7 @@ baseline, one message per frame.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
@@ -116,21 +117,24 @@ class Batcher:
         """Gauge: most messages that ever waited at once."""
         return self._queues[channel].depth_peak
 
-    def get_timer(self) -> int | None:
-        """When ``frames_to_send`` will next have something, or None when nothing waits. May lie in the past."""
-        due = [self._due_at_ns(channel) for channel in Channel if self._queues[channel].waiting]
+    def get_timer(self, open_channels: Sequence[Channel] = tuple(Channel)) -> int | None:
+        """When ``frames_to_send`` will next have something for these channels, or None when nothing waits. May lie in
+        the past."""
+        due = [self._due_at_ns(channel) for channel in open_channels if self._queues[channel].waiting]
         return min(due) if due else None
 
+    def take(self, channel: Channel, now_ns: int) -> list[Envelope] | None:
+        """The next batch of a channel, in order of arrival; None when none is due."""
+        queue = self._queues[channel]
+        return self._take_batch(queue) if queue.waiting and self._due_at_ns(channel) <= now_ns else None
+
     def frames_to_send(self, now_ns: int, frames_max: int | None = None) -> list[tuple[Channel, list[Envelope]]]:
-        """Batches that are due, most urgent channel first and in order of arrival within it. ``frames_max`` is the
-        room that the transport has; what does not fit keeps waiting."""
+        """Batches that are due, most urgent channel first. ``frames_max`` is the room that the caller has; what does
+        not fit keeps waiting."""
         frames: list[tuple[Channel, list[Envelope]]] = []
         for channel in Channel:
-            queue = self._queues[channel]
-            while queue.waiting and self._due_at_ns(channel) <= now_ns:
-                if frames_max is not None and len(frames) >= frames_max:
-                    return frames
-                frames.append((channel, self._take_batch(queue)))
+            while (frames_max is None or len(frames) < frames_max) and (batch := self.take(channel, now_ns)):
+                frames.append((channel, batch))
         return frames
 
     def check_invariants(self) -> None:

@@ -23,7 +23,7 @@ from protocol.errors import LocalMisuse, PeerViolation, UsageError
 from protocol.greeting import Greeter, process_epoch
 from protocol.identity import Identity, Verifier
 from protocol.messages import Message
-from protocol.peer import Peer, Traffic, statistics_of
+from protocol.peer import Peer
 from protocol.pki import CLIENT, SERVER, admit
 from protocol.probe import client_request
 from protocol.quic.backend import AIOQUIC
@@ -32,6 +32,7 @@ from protocol.quic.link import ENDINGS_WITHOUT_BLAME, Closed
 from protocol.quic.port import DatagramPort
 from protocol.quic.settings import Profile, check_address, is_address, profile_named, resolve
 from protocol.roster import Agent, Role, Roster, may_talk
+from protocol.traffic import Traffic, statistics_of
 
 __all__ = ["Channel", "Endpoint", "OnMessage", "OnPeerChange", "Peer", "client_request"]
 

@@ -47,6 +47,13 @@ class Refused(Message, frozen=True):
     reason: str
 
 
+class Credit(Message, frozen=True):
+    """The sender has handled so much of a channel that it takes ``more_bytes`` of it. See ``protocol.credit``."""
+
+    channel: U8
+    more_bytes: U64
+
+
 class StatusRequest(Message, frozen=True):
     """Ask a live agent for its state. ``detail`` 0 is health only, 1 the full picture."""
 
@@ -334,6 +341,7 @@ WIRE_TYPES: Final[tuple[type[Message], ...]] = (
     RequestVote, RequestVoteResponse, AppendEntries, AppendEntriesResponse,
     PrePrepare, Prepare, Commit, SlotRequest, SlotReply,
     NewOrder, OrderStatusRequest, MarketAdvance, ExecutionReport, OrderEvent, OrderEventsRequest, OrderEventsHead,
+    Credit,
 )  # fmt: skip
 """Messages that may stand alone in a batch. The position is the wire's discriminant: append only."""
 

@@ -43,6 +43,7 @@ struct Batch {
   statusRequests @27 :List(StatusRequest);
   statusReplies @28 :List(StatusReply);
   orderEventsHeads @29 :List(OrderEventsHead);
+  credits @30 :List(Credit);
 }
 
 struct MsgHdr {
@@ -70,6 +71,11 @@ struct HelloAck {
 
 struct Refused {
   reason @0 :Text;
+}
+
+struct Credit {
+  channel @0 :UInt8;
+  moreBytes @1 :UInt64;
 }
 
 struct StatusRequest {

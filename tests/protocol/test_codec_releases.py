@@ -18,7 +18,7 @@ from protocol.codec import CODEC_NAMES, codec_for
 from protocol.envelope import Envelope
 from protocol.fields import ALL_TYPES
 from protocol.layout import SCHEMA
-from protocol.messages import AppendEntriesResponse, Frame, Message
+from protocol.messages import WIRE_TYPES, AppendEntriesResponse, Frame, Message
 from protocol.rows import NO_WINDOWS
 from tests.oracles.codec_examples import batch_example, example
 
@@ -29,6 +29,8 @@ APPENDED: dict[int, dict[type[Message], dict[str, Any]]] = {
     2: {},
 }
 """What a message of that release does not carry, and how it reads today."""
+TYPES_OF: dict[int, int] = {1: 23, 2: len(WIRE_TYPES)}
+"""How many message types a release has: later ones are appended."""
 OLD: Any = capnp.SchemaParser().load(str(GOLDEN / "release-1.capnp"))
 
 every_codec = pytest.mark.parametrize("codec_name", CODEC_NAMES)
@@ -55,7 +57,11 @@ def contained(old: Any, new: Any) -> bool:
 def test_bytes_of_every_release_are_read(codec_name: str, release: int) -> None:
     codec, encoded = codec_for(codec_name), golden(codec_name, release)
     header, envelopes = batch_example()
-    as_then = [Envelope(trace, replace(each, **APPENDED[release].get(type(each), {}))) for trace, each in envelopes]
+    as_then = [
+        Envelope(trace, replace(each, **APPENDED[release].get(type(each), {})))
+        for trace, each in envelopes
+        if type(each) in WIRE_TYPES[: TYPES_OF[release]]
+    ]
     assert codec.decode_batch(encoded.pop("Batch")) == (header, as_then)
     for name, data in encoded.items():
         message_type = TYPES[name]
@@ -70,11 +76,13 @@ def test_a_reader_of_the_first_release_reads_what_we_write(name: str) -> None:
         seen, there = old.to_dict(), new.to_dict()
     assert contained(seen, there)
     assert ("windows" in there) == (name == "Frame")
+    if name == "Batch":
+        return  # ours has messages of later types too, in columns that the old reader passes over
     with getattr(OLD, name).from_bytes(golden("capnp", 1)[name]) as first:
         assert first.to_dict() == seen
 
 
-@pytest.mark.parametrize("name", golden("msgpack", 1))
+@pytest.mark.parametrize("name", golden("msgpack", 1).keys() - {"Batch"})
 def test_maps_only_grew(name: str) -> None:
     first, latest = (msgpack.unpackb(golden("msgpack", release)[name]) for release in (1, LATEST))
     assert contained(first, latest)
