@@ -241,7 +241,7 @@ def intents_reader(field: Field) -> PointerReader:
         return over(b"".join(rows), 0, count)
 
     def read(segment: Segment, end: int, low: int, high: int) -> Intents:
-        # The usual case in one test of the pointer and one of the tag; else the slow way finds out what it is.
+        """The usual case in one test of the pointer and one of the tag; else the slow way finds out what it is."""
         tag, words = end + (low >> 2) * WORD, high >> 3
         left = segment.words_left - words - 1
         usual = low & 3 == LIST_KIND and high & 7 == COMPOSITE and tag >= WORD and left >= 0

@@ -232,6 +232,7 @@ def windows_writer(field: Field) -> PointerWriter:
     element_size, empty, maximum = ELEMENT_SIZE[Kind.FLOAT32], NO_WINDOWS, field.length_max
 
     def write(buffer: bytearray, end: int, windows: Windows) -> Halves:
+        """An odd number of samples is padded to a word."""
         if windows is empty:
             return NULL
         raw, target = windows.packed(), len(buffer)
