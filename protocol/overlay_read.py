@@ -241,8 +241,7 @@ def intents_reader(field: Field) -> PointerReader:
         return over(b"".join(rows), 0, count)
 
     def read(segment: Segment, end: int, low: int, high: int) -> Intents:
-        """The array, without copying where the rows are of this release."""
-        # The usual case in one test of the pointer and one of the tag; else the slow way finds out what it is.
+        """The usual case in one test of the pointer and one of the tag; else the slow way finds out what it is."""
         tag, words = end + (low >> 2) * WORD, high >> 3
         left = segment.words_left - words - 1
         usual = low & 3 == LIST_KIND and high & 7 == COMPOSITE and tag >= WORD and left >= 0
@@ -263,7 +262,15 @@ def windows_reader(field: Field) -> PointerReader:
     element_size, over = ELEMENT_SIZE[Kind.FLOAT32], Windows.over
 
     def read(segment: Segment, end: int, low: int, high: int) -> Windows:
-        target, count = segment.flat_list(end, low, high, element_size, 4)
+        """As for the intents: the usual case in one test."""
+        target, count = end + (low >> 2) * WORD, high >> 3
+        words = count + 1 >> 1
+        left = segment.words_left - words
+        usual = low & 3 == LIST_KIND and high & 7 == element_size and target >= WORD and left >= 0
+        if usual and target + words * WORD <= segment.size:
+            segment.words_left = left
+        else:
+            target, count = segment.flat_list(end, low, high, element_size, 4)
         if not minimum <= count <= maximum:
             raise PeerViolation("list_length", f"{name} has {count} elements")
         return over(segment.data, target, count) if count else NO_WINDOWS

@@ -232,7 +232,7 @@ def windows_writer(field: Field) -> PointerWriter:
     element_size, empty, maximum = ELEMENT_SIZE[Kind.FLOAT32], NO_WINDOWS, field.length_max
 
     def write(buffer: bytearray, end: int, windows: Windows) -> Halves:
-        """The array's bytes go to the buffer's end."""
+        """An odd number of samples is padded to a word."""
         if windows is empty:
             return NULL
         raw, target = windows.packed(), len(buffer)

@@ -143,29 +143,36 @@ class Windows:
     finite number.
     """
 
-    __slots__ = ("array",)
+    # Invariant: _packed is None or the bytes of the array.
+
+    __slots__ = ("_packed", "array")
 
     def __init__(self, array: NDArray[np.float32]) -> None:
         """A view, no copy. Raises LocalMisuse."""
         if array.dtype != np.float32 or array.ndim != 1 or array.flags.writeable:
             raise LocalMisuse(f"windows are read-only float32, not {array.dtype} of {array.ndim} dimensions")
         self.array = array
+        self._packed: bytes | None = None
 
     @classmethod
     def over(cls, data: bytes, first: int, count: int) -> Windows:
         """``count`` numbers over ``data``, which the array keeps alive, from its byte ``first`` on."""
         made = _new(cls)
         made.array = np.ndarray((count,), np.float32, data, first)
+        made._packed = None
         return made
 
     @classmethod
     def of(cls, values: NDArray[Any] | Sequence[float]) -> Windows:
         """A copy of any array of numbers, flattened row by row."""
-        return cls(np.frombuffer(np.asarray(values, np.float32).tobytes(), np.float32))
+        packed = np.asarray(values, np.float32).tobytes()
+        made = cls.over(packed, 0, len(packed) // 4)
+        made._packed = packed
+        return made
 
     def packed(self) -> bytes:
         """The numbers as they travel."""
-        return self.array.tobytes()
+        return self.array.tobytes() if self._packed is None else self._packed
 
     def __len__(self) -> int:
         return len(self.array)

@@ -21,6 +21,7 @@ BYTES, COMPOSITE = 2, 7
 """Element sizes of a list: bytes, and structs behind a tag."""
 NULL: Final = (0, 0)
 _SEGMENT_TABLE: Final = struct.Struct("<II")
+_unpack_table, _unpack_pointer = _SEGMENT_TABLE.unpack_from, POINTER.unpack_from
 
 
 class Segment:
@@ -30,13 +31,14 @@ class Segment:
 
     def __init__(self, data: bytes, bytes_max: int) -> None:
         self.size = size = len(data)
-        if not 2 * WORD <= size <= bytes_max or size % WORD:
+        if not 2 * WORD <= size <= bytes_max or size & 7:
             large = size > bytes_max
             raise PeerViolation("message_too_large" if large else "message_truncated", f"{size} bytes")
-        segments_after_first, self.words_left = _SEGMENT_TABLE.unpack_from(data)
-        if segments_after_first or (self.words_left + 1) * WORD != size:
-            raise PeerViolation("segment_table", f"{segments_after_first + 1} segments, {self.words_left} words first")
-        self.data = bytes(data)
+        segments_after_first, words = _unpack_table(data)
+        if segments_after_first or words * WORD != size - WORD:
+            raise PeerViolation("segment_table", f"{segments_after_first + 1} segments, {words} words first")
+        self.words_left = words
+        self.data = data if type(data) is bytes else bytes(data)
 
     def claim(self, position: int, words: int, charge: int) -> None:
         """Check that ``words`` words at ``position`` lie inside the segment, and charge for reading them."""
@@ -51,11 +53,12 @@ class Segment:
 
     def root(self) -> tuple[int, int, int]:
         """(target, data words, pointer count) of the root struct."""
-        low, high = POINTER.unpack_from(self.data, WORD)
-        words = (high & 0xFFFF) + (high >> 16)
+        low, high = _unpack_pointer(self.data, WORD)
+        data_words, pointer_count = high & 0xFFFF, high >> 16
+        words = data_words + pointer_count
         if not low and words and (words + 2) * WORD <= self.size:  # right behind its pointer, as every writer puts it
             self.words_left -= words
-            return 2 * WORD, high & 0xFFFF, high >> 16
+            return 2 * WORD, data_words, pointer_count
         return self.struct_target(2 * WORD, *POINTER.unpack_from(self.data, WORD))
 
     def struct_target(self, end: int, low: int, high: int) -> tuple[int, int, int]:

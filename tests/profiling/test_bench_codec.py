@@ -47,7 +47,7 @@ def test_our_functions_are_those_of_a_frames_body() -> None:
 
 
 def test_our_codec_is_the_one_that_trader_and_replicas_are_given() -> None:
-    """``swarm up`` names the codec by the mode; both sides call it on frames, through nothing of the benchmark's."""
+    """``swarm up`` names the codec by the mode; both sides call it on frames."""
     assert ours.CODEC is codec_for(Switches().codec)
     assert "body = voter.setup.codec.encode_body(frame)" in inspect.getsource(decider)
     assert "self.codec.decode_body(Frame, data)" in inspect.getsource(setup)
