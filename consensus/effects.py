@@ -133,6 +133,7 @@ def merge(into: Ready, ready: Ready) -> None:
     into.send_after_sync.extend(ready.send_after_sync)
     into.committed_entries.extend(ready.committed_entries)
     into.committed_slots.extend(ready.committed_slots)
+    into.reads.extend(ready.reads)
 
 
 def join(into: Effects, more: Effects) -> None:

@@ -77,6 +77,16 @@ class Outgoing:
     message: Message
 
 
+@dataclass(frozen=True, slots=True)
+class ReadResult:
+    """Raft: the answer to ``read``. Once entries up to ``index`` are applied here, the state is fresh enough for it."""
+
+    request: int
+    index: int | None
+    """None when it was refused; nothing was promised then, and the reader may ask again."""
+    reason: str = ""
+
+
 @dataclass(slots=True)
 class Ready:
     """Effects of one drain, in the order in which the shell must perform them."""
@@ -88,12 +98,12 @@ class Ready:
     """Raft: newly committed, in log order, each exactly once per process life (from the first one after a restart)."""
     committed_slots: list[CommittedSlot] = field(default_factory=list)
     """PBFT: newly decided, in sequence order without gaps, each exactly once per process life."""
+    reads: list[ReadResult] = field(default_factory=list)
 
     @property
     def empty(self) -> bool:
-        return not (
-            self.records or self.send_now or self.send_after_sync or self.committed_entries or self.committed_slots
-        )
+        sends = self.send_now or self.send_after_sync
+        return not (self.records or sends or self.committed_entries or self.committed_slots or self.reads)
 
 
 class Machine(Protocol):

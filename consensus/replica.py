@@ -31,13 +31,12 @@ from consensus.lane import Lane
 from consensus.machine import LogAppend, VoteCast
 from consensus.pbft.core import Pbft
 from consensus.quorum import Quorum
+from consensus.raft.admission import RAFT_MESSAGES
 from consensus.raft.core import Raft
 from consensus.voting import ASK_AFTER_NS, Voting
 from protocol.codes import CommandKind, Path
 from protocol.errors import PeerViolation
 from protocol.messages import (
-    AppendEntries,
-    AppendEntriesResponse,
     Commit,
     CommittedSlot,
     Denial,
@@ -46,8 +45,6 @@ from protocol.messages import (
     Message,
     Prepare,
     PrePrepare,
-    RequestVote,
-    RequestVoteResponse,
     SignedCommand,
     SlotReply,
     SlotRequest,
@@ -55,7 +52,6 @@ from protocol.messages import (
 )
 from protocol.signing import command_digest
 
-RAFT_MESSAGES: Final = (RequestVote, RequestVoteResponse, AppendEntries, AppendEntriesResponse)
 PBFT_MESSAGES: Final = (PrePrepare, Prepare, Commit, SlotRequest, SlotReply)
 
 REPLICA_MESSAGES: Final = frozenset({*RAFT_MESSAGES, *PBFT_MESSAGES, FrameVote, Submit})

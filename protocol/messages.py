@@ -189,6 +189,8 @@ class RequestVote(Message, frozen=True):
     last_log_index: U64
     last_log_term: U64
     pre_vote: bool
+    transfer: bool = False
+    """The leader itself asked for this election, so that nobody need protect it."""
 
 
 class RequestVoteResponse(Message, frozen=True):
@@ -205,6 +207,8 @@ class AppendEntries(Message, frozen=True):
     previous_log_term: U64
     leader_commit: U64
     entries: tuple[Entry, ...]
+    round: U64 = 0
+    """Numbers the leader's rounds in its term; the answer echoes it, so that a quorum confirms when it still led."""
 
 
 class AppendEntriesResponse(Message, frozen=True):
@@ -215,6 +219,35 @@ class AppendEntriesResponse(Message, frozen=True):
     """On success the highest index known to match; on refusal a hint, the highest index worth trying."""
     hint_term: U64 = 0
     """On refusal the term of the follower's entry at the hint; otherwise 0."""
+    round: U64 = 0
+    """Of the append that is answered."""
+
+
+class TimeoutNow(Message, frozen=True):
+    """The leader asks a follower that holds its whole log to stand for election at once."""
+
+    term: U64
+    leader: U16
+
+
+class ReadIndex(Message, frozen=True):
+    """Ask the leader up to where a replica must have applied, to answer a read that begins now."""
+
+    term: U64
+    replica: U16
+    request: U64
+    """Unique among the requests that this replica ever makes."""
+
+
+class ReadIndexResponse(Message, frozen=True):
+    """The leader's answer, once a quorum confirmed that it led after the request had come."""
+
+    term: U64
+    leader: U16
+    request: U64
+    granted: bool
+    index: U64
+    """Log index; 0 when refused."""
 
 
 # --- PBFT ------------------------------------------------------------------------------------------------------------
@@ -342,6 +375,7 @@ WIRE_TYPES: Final[tuple[type[Message], ...]] = (
     PrePrepare, Prepare, Commit, SlotRequest, SlotReply,
     NewOrder, OrderStatusRequest, MarketAdvance, ExecutionReport, OrderEvent, OrderEventsRequest, OrderEventsHead,
     Credit,
+    ReadIndex, ReadIndexResponse, TimeoutNow,
 )  # fmt: skip
 """Messages that may stand alone in a batch. The position is the wire's discriminant: append only."""
 

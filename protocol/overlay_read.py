@@ -236,7 +236,7 @@ def intents_reader(field: Field) -> PointerReader:
         if (data_words, pointer_count) == (row_words, 0) or not count:
             return over(segment.data, first, count)
         stride = (data_words + pointer_count) * WORD
-        starts = range(first, first + count * stride, stride)
+        starts = [first + row * stride for row in range(count)]  # the stride of empty rows is 0
         rows = [_as_known(layout, segment.data[start : start + data_words * WORD], b"") for start in starts]
         return over(b"".join(rows), 0, count)
 

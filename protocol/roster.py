@@ -101,6 +101,7 @@ _REPORTS: Final[MessageTypes] = frozenset({m.ExecutionReport})
 _AGREEMENT: Final[MessageTypes] = frozenset({
     m.Submit, m.FrameVote,
     m.RequestVote, m.RequestVoteResponse, m.AppendEntries, m.AppendEntriesResponse,
+    m.ReadIndex, m.ReadIndexResponse, m.TimeoutNow,
     m.PrePrepare, m.Prepare, m.Commit, m.SlotRequest, m.SlotReply,
     m.OrderEventsRequest,
 })  # fmt: skip

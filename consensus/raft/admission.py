@@ -3,27 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from typing import Final
+from typing import Final, get_args
 
-from protocol.messages import AppendEntries, AppendEntriesResponse, Entry, Message, RequestVote, RequestVoteResponse
+from protocol.messages import (
+    AppendEntries,
+    AppendEntriesResponse,
+    Entry,
+    Message,
+    ReadIndex,
+    ReadIndexResponse,
+    RequestVote,
+    RequestVoteResponse,
+    TimeoutNow,
+)
 
 TERM_MAX: Final = 2**62
 """No honest swarm gets there. Beyond it a liar could drive the term out of what the wire and the storage can hold."""
 
 
-RaftMessage = RequestVote | RequestVoteResponse | AppendEntries | AppendEntriesResponse
+RaftMessage = (
+    RequestVote
+    | RequestVoteResponse
+    | AppendEntries
+    | AppendEntriesResponse
+    | ReadIndex
+    | ReadIndexResponse
+    | TimeoutNow
+)
+RAFT_MESSAGES: Final[tuple[type[RaftMessage], ...]] = get_args(RaftMessage)
 
 
 def claimed_sender(message: RaftMessage) -> int:
     """Whom the message says it is from."""
     match message:
-        case RequestVote(candidate=claimed):
+        case RequestVote(candidate=claimed) | RequestVoteResponse(voter=claimed):
             return claimed
-        case RequestVoteResponse(voter=claimed):
+        case AppendEntries(leader=claimed) | AppendEntriesResponse(follower=claimed):
             return claimed
-        case AppendEntries(leader=claimed):
+        case TimeoutNow(leader=claimed):
             return claimed
-        case AppendEntriesResponse(follower=claimed):
+        case ReadIndex(replica=claimed) | ReadIndexResponse(leader=claimed):
             return claimed
 
 

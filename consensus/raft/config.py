@@ -37,6 +37,18 @@ class RaftConfig:
     """What a leader appends ahead of its commit index; beyond it proposals are refused. One alone always fits."""
     committed_bytes_per_ready_max: int = 16 * 2**20
     """Committed entries in one Ready, so that a replica that catches up applies in steps; one entry always goes."""
+    reads_open_max: int = 4096
+    """Reads without an answer, of this replica's own and, for a leader, of all."""
+    lease_reads: bool = False
+    """Answer reads without a round while a quorum is bound to the leader. Safety then rests on the next number."""
+    clock_drift_ppm: int = 10_000
+    """By how much a second of any replica's clock may differ from a true one, in millionths."""
+
+    @property
+    def lease_ns(self) -> int:
+        """How long, by a slow leader's clock, a follower with a fast one keeps its promise to help nobody."""
+        drift = self.clock_drift_ppm
+        return self.election_timeout_min_ns * (1_000_000 - drift) // (1_000_000 + drift)
 
     def __post_init__(self) -> None:
         if not 0 < self.heartbeat_ns < self.election_timeout_min_ns < self.election_timeout_max_ns:
@@ -44,6 +56,8 @@ class RaftConfig:
                 f"heartbeat {self.heartbeat_ns} ns, election timeout {self.election_timeout_min_ns} to "
                 f"{self.election_timeout_max_ns} ns: each must be larger than the one before, and positive"
             )
+        if not 0 <= self.clock_drift_ppm < 1_000_000:
+            raise ValueError(f"clock_drift_ppm is {self.clock_drift_ppm}: use a bound below 1,000,000, or no leases")
         for name in _LIMITS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: use at least 1")
@@ -51,5 +65,5 @@ class RaftConfig:
 
 _LIMITS: Final = (
     "entries_per_append_max", "bytes_per_append_max", "inflight_appends_max", "inflight_bytes_max",
-    "uncommitted_bytes_max", "committed_bytes_per_ready_max",
+    "uncommitted_bytes_max", "committed_bytes_per_ready_max", "reads_open_max",
 )  # fmt: skip

@@ -18,21 +18,24 @@ from consensus.machine import HardState, Ready
 from consensus.raft.admission import refusal_reason
 from consensus.raft.config import NOBODY, Role
 from consensus.raft.proposals import Outcome, Proposals, Standing
-from consensus.raft.replication import Replication
+from consensus.raft.transfer import TRANSFER, Transfers
 from protocol.errors import LocalMisuse
 from protocol.messages import (
     AppendEntries,
     AppendEntriesResponse,
     Entry,
     Message,
+    ReadIndex,
+    ReadIndexResponse,
     RequestVote,
     RequestVoteResponse,
+    TimeoutNow,
 )
 
 
-class Raft(Replication):
+class Raft(Transfers):
     """The machine itself: its inputs and outputs, on top of what it does with them (``state``, ``election``,
-    ``replication``: each layer stands on the one before).
+    ``replication``, ``reading``, ``transfer``: each layer stands on the one before).
 
     One replica of the lane. ``own`` and ``voters`` are roster positions, ``own`` among them.
 
@@ -52,18 +55,27 @@ class Raft(Replication):
         reason = refusal_reason(sender, message, self._others)
         if reason is not None:
             return self._ignore(reason)
-        if isinstance(message, AppendEntries):
-            return self._on_append_entries(message)
-        if isinstance(message, AppendEntriesResponse):
-            return self._on_append_response(message)
-        if isinstance(message, RequestVoteResponse):
-            return self._on_vote_response(message)
-        assert isinstance(message, RequestVote)
-        return self._on_pre_vote(message) if message.pre_vote else self._on_request_vote(message)
+        match message:
+            case AppendEntries():
+                self._on_append_entries(message)
+            case AppendEntriesResponse():
+                self._on_append_response(message)
+            case RequestVote():
+                self._on_pre_vote(message) if message.pre_vote else self._on_request_vote(message)
+            case RequestVoteResponse():
+                self._on_vote_response(message)
+            case ReadIndex():
+                self._on_read_index(message)
+            case ReadIndexResponse():
+                self._on_read_index_response(message)
+            case TimeoutNow():
+                self._on_timeout_now(message)
+        return None
 
     def tick(self, now_ns: int) -> None:
         """Let time pass: heartbeats, elections, and everything that has to be sent again in case it was lost."""
         self._observe(now_ns)
+        self._expire_reads()
         if self._leadership is not None:
             if self._now_ns >= self._leadership.heartbeat_deadline_ns:
                 self._tick_leader(self._leadership)
@@ -122,6 +134,8 @@ class Raft(Replication):
         """Why a proposal of this size would be refused now, as a stable label, or None."""
         if self._leadership is None:
             return "not the leader"
+        if self._leadership.transferee is not None:
+            return TRANSFER
         if not self._leadership.has_room(payload_bytes):
             return "too many uncommitted bytes"
         return None
@@ -146,10 +160,15 @@ class Raft(Replication):
 
     def take_ready(self) -> Ready:
         """Everything to be done since the last call, in one Ready. Appends are built here, so that they batch."""
-        ready = Ready(send_now=self._send_now)
-        self._send_now = []
-        if self._leadership is not None:
-            ready.send_now.extend(self._leadership.appends(self.commit_index))
+        self._start_reads()
+        ready = Ready()
+        if (leadership := self._leadership) is not None:
+            self._begin_read_round(leadership)
+            ready.send_now.extend(leadership.appends(self.commit_index))
+            self._answer_confirmed(leadership)
+            self._send_timeout_now(leadership)
+        ready.send_now, self._send_now = ready.send_now + self._send_now, []
+        ready.reads, self._reads_done = self._reads_done, []
         self._writes.begin(ready, HardState(self.term, self._voted_for))
         if ready.records or not self._writes:
             # Otherwise these wait: they may promise what an earlier Ready, still being written, records.
@@ -168,10 +187,13 @@ class Raft(Replication):
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` wants to be called: 0, that is at once, until the first input has told the time."""
         if self._leadership is not None:
-            return self._leadership.heartbeat_deadline_ns
-        if self.role is Role.FOLLOWER:
-            return self._election_deadline_ns
-        return min(self._repeat_deadline_ns, self._election_deadline_ns)
+            deadline_ns = self._leadership.heartbeat_deadline_ns
+        elif self.role is Role.FOLLOWER:
+            deadline_ns = self._election_deadline_ns
+        else:
+            deadline_ns = min(self._repeat_deadline_ns, self._election_deadline_ns)
+        reads_ns = self._read_deadline_ns()
+        return deadline_ns if reads_ns is None else min(deadline_ns, reads_ns)
 
     @property
     def last_index(self) -> int:
@@ -203,6 +225,9 @@ class Raft(Replication):
             "followers": {} if self._leadership is None else self._leadership.status(self._now_ns),
             "uncommitted_bytes": 0 if self._leadership is None else self._leadership.uncommitted_bytes,
             "proposals_refused": dict(self.proposals_refused),
+            "transferee": None if self._leadership is None else self._leadership.transferee,
+            "transfers_abandoned": self.transfers_abandoned,
+            "reads_open": len(self._reads_new) + self._reads_open(),
             "quorum_losses": self.quorum_losses,
             "ignored": dict(self.ignored),
         }

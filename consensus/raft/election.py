@@ -22,9 +22,11 @@ class Elections(RaftState):
         self._ask_for_votes()
         self._count_vote(self.own, True)
 
-    def _start_election(self) -> None:
-        """The own vote counts only once it is durable: see ``persisted``."""
+    def _start_election(self, transfer: bool = False) -> None:
+        """The own vote counts only once it is durable: see ``persisted``. ``transfer``: the leader wants it."""
+        self._transfer_election = transfer
         self.role = Role.CANDIDATE
+        self.leader = None
         self.term += 1
         self._voted_for = self.own
         self._votes = {}
@@ -37,7 +39,8 @@ class Elections(RaftState):
             return
         pre_vote = self.role is Role.PRE_CANDIDATE
         term = self.term + 1 if pre_vote else self.term
-        request = RequestVote(term, self.own, self.log.last_index, self.log.last_term, pre_vote)
+        transfer = self._transfer_election and not pre_vote
+        request = RequestVote(term, self.own, self.log.last_index, self.log.last_term, pre_vote, transfer)
         (self._send_now if pre_vote else self._send_after_sync).append(Outgoing(BROADCAST, request))
 
     def _on_pre_vote(self, message: RequestVote) -> None:
@@ -52,7 +55,7 @@ class Elections(RaftState):
 
     def _on_request_vote(self, message: RequestVote) -> None:
         if message.term > self.term:
-            if self._leader_is_alive():
+            if self._leader_is_alive() and not message.transfer:
                 return self._ignore("leader is alive")
             self._become_follower(message.term, None)
         granted = (

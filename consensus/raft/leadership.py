@@ -11,6 +11,7 @@ from consensus.raft.config import RaftConfig
 from consensus.raft.inflight import Inflight
 from consensus.raft.log import ENTRY_OVERHEAD_BYTES, Log, size_bytes
 from consensus.raft.progress import Progress
+from consensus.raft.rounds import ROUNDS_UNDER_WAY_MAX, ReadQueue, Rounds
 from protocol.messages import AppendEntries, Entry
 
 
@@ -25,6 +26,14 @@ class Leadership:
         self.quorum_size = quorum_size
         self.config = config
         self.heartbeat_deadline_ns = now_ns + config.heartbeat_ns
+        self.rounds = Rounds(now_ns)
+        self.reads = ReadQueue()
+        self.lease_given_up = False
+        """Another replica was asked to take over: nobody is bound to this leader any more."""
+        self.transferee: int | None = None
+        """Who is to take over. Until then, or until ``transfer_deadline_ns``, proposals are refused."""
+        self.transfer_deadline_ns = 0
+        self.timeout_now_due = False
         self._log = log
         self.followers = {other: self._new_progress(now_ns) for other in others}
         self.uncommitted_bytes = 0
@@ -48,9 +57,21 @@ class Leadership:
         self.uncommitted_bytes -= size_bytes([entry for entry in entries if entry.term == self.term])
 
     def begin_heartbeat(self, now_ns: int) -> None:
-        """Every follower gets a message with the next ``appends``, also in place of one that may be lost."""
+        """Every follower gets a message of a new round with the next ``appends``, also in place of one that may be
+        lost."""
+        self.confirm_rounds()
+        self.rounds.begin(now_ns)
         self.heartbeat_deadline_ns = now_ns + self.config.heartbeat_ns
         self._heartbeat_due = True
+
+    def may_begin_round(self) -> bool:
+        """Whether a round outside the heartbeat's pace is within bounds."""
+        return self.rounds.under_way < ROUNDS_UNDER_WAY_MAX
+
+    def confirm_rounds(self) -> None:
+        """Note the last round that a quorum, the leader included, has echoed."""
+        echoes = (progress.round for progress in self.followers.values())
+        self.rounds.confirm(agreed_index([self.rounds.begun, *echoes], self.quorum_size))
 
     def appends(self, commit_index: int) -> Iterator[Outgoing]:
         """All messages that may leave now. Sending ahead of the answers is bounded by the in-flight limit."""
@@ -86,6 +107,7 @@ class Leadership:
                 "next": progress.next,
                 "inflight": len(progress.inflight),
                 "inflight_bytes": progress.inflight.bytes,
+                "round": progress.round,
                 "silent_ns": now_ns - progress.contact_ns,
                 "promises_broken": progress.promises_broken,
             }
@@ -95,7 +117,9 @@ class Leadership:
     def check_invariants(self, commit_index: int) -> None:
         open_entries = self._log.entries_from(commit_index + 1)
         assert self.uncommitted_bytes == size_bytes([entry for entry in open_entries if entry.term == self.term])
+        self.reads.check_invariants(self.rounds)
         for progress in self.followers.values():
+            assert progress.round <= self.rounds.begun
             progress.check_invariants(self._log.last_index)
 
     def _new_progress(self, now_ns: int) -> Progress:
@@ -111,4 +135,4 @@ class Leadership:
             entries = self._log.bounded(progress.next, *limits)
         previous_term = self._log.term_at(previous)
         assert previous_term is not None
-        return AppendEntries(self.term, self.own, previous, previous_term, commit_index, entries)
+        return AppendEntries(self.term, self.own, previous, previous_term, commit_index, entries, self.rounds.begun)

@@ -31,6 +31,8 @@ class Progress:
         self.next = next_index
         self.contact_ns = now_ns
         """When the follower last answered in this term."""
+        self.round = 0
+        """The latest round of the leader that it has echoed."""
         self.promises_broken = 0
         """How often the follower lacked what it had confirmed: another disk under its name, or a liar.
 

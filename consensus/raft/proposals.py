@@ -23,20 +23,21 @@ _SUPERSEDED: Final = "another entry took its place"
 
 
 class Standing(Enum):
-    """Where a proposal stands."""
+    """What a replica can say about a key."""
 
     PENDING = "pending"
     """In the log of this replica, which leads."""
     COMMITTED = "committed"
     REFUSED = "refused"
-    """Nothing was appended, or what was appended here can never be committed. The same key may be proposed again."""
+    """Nothing was appended, or no copy that ever stood here since it was asked for can be committed any more. The same
+    key may be proposed again; what a client asked of other replicas, they know."""
     UNKNOWN = "unknown"
     """This replica led when it appended the entry and does not lead now. It may yet be committed, or be overwritten."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What is known of a proposal."""
+    """The answer to a proposal, now or later."""
 
     standing: Standing
     index: int = 0
@@ -67,7 +68,8 @@ class Proposals:
         self._refused: dict[bytes, str] = {}
         self._open: dict[bytes, _Position] = {}
         self._open_at: dict[int, bytes] = {}
-        self._asked: dict[bytes, _Position] = {}
+        self._asked: dict[bytes, set[_Position]] = {}
+        """Every copy of the key that stood in this log since it was asked for, and that may yet be committed."""
         self._asked_at: dict[int, set[bytes]] = {}
 
     def outcome(self, key: bytes, leads: bool) -> Outcome | None:
@@ -90,11 +92,8 @@ class Proposals:
         """A client of this replica waits for the outcome of a key that is open in the log."""
         if key in self._committed:
             return
-        position = self._open[key]
         self._refused.pop(key, None)
-        self._forget_asked(key)
-        self._asked[key] = position
-        self._asked_at.setdefault(position.index, set()).add(key)
+        self._await(key, self._open[key])
 
     def truncated(self, keep: int) -> None:
         """Everything after ``keep`` left the log."""
@@ -112,6 +111,9 @@ class Proposals:
                 continue
             self._open[key] = _Position(entry.index, entry.term)
             self._open_at[entry.index] = key
+            self._refused.pop(key, None)
+            if key in self._asked:
+                self._await(key, self._open[key])
 
     def committed(self, entries: Iterable[Entry]) -> None:
         """The next committed entries, in order."""
@@ -122,11 +124,8 @@ class Proposals:
                 self._forget_asked(key)
                 self._refused.pop(key, None)
                 _remember(self._committed, key, entry.index, self._remembered_max)
-            for loser in tuple(self._asked_at.get(entry.index, ())):
-                if self._asked[loser].term != entry.term:
-                    self._forget_asked(loser)
-                    if loser not in self._open:
-                        _remember(self._refused, loser, _SUPERSEDED, self._remembered_max)
+            for loser in self._asked_at.pop(entry.index, ()):
+                self._superseded(loser, {copy for copy in self._asked[loser] if copy.index == entry.index})
 
     def dump(self) -> list[tuple[bytes, int]]:
         """The committed keys that are remembered, oldest first. A snapshot of the application has to carry them."""
@@ -137,27 +136,39 @@ class Proposals:
         self._committed = dict(dumped)
         self._open, self._open_at = {}, {}
         complete = len(self._committed) < self._remembered_max  # otherwise the key may have been forgotten
-        for key in [key for key, position in self._asked.items() if position.index <= index]:
-            self._forget_asked(key)
-            if complete and key not in self._committed:
-                _remember(self._refused, key, _SUPERSEDED, self._remembered_max)
         for key in self._committed:
             self._forget_asked(key)
             self._refused.pop(key, None)
+        for key, copies in list(self._asked.items()):
+            below = {copy for copy in copies if copy.index <= index}
+            self._superseded(key, below, surely=complete)
+        self._asked_at = {place: keys for place, keys in self._asked_at.items() if place > index}
 
     def check_invariants(self) -> None:
         assert not self._committed.keys() & (self._open.keys() | self._asked.keys() | self._refused.keys())
         assert {position.index: key for key, position in self._open.items()} == self._open_at
-        assert {key for keys in self._asked_at.values() for key in keys} == self._asked.keys()
+        places = {(copy.index, key) for key, copies in self._asked.items() for copy in copies}
+        assert places == {(index, key) for index, keys in self._asked_at.items() for key in keys}
+        assert all(self._asked.values())
         assert max(len(self._committed), len(self._refused)) <= self._remembered_max
 
+    def _await(self, key: bytes, copy: _Position) -> None:
+        self._asked.setdefault(key, set()).add(copy)
+        self._asked_at.setdefault(copy.index, set()).add(key)
+
+    def _superseded(self, key: bytes, copies: set[_Position], surely: bool = True) -> None:
+        """Other entries are committed where these copies stood. After the last one the key is refused for certain."""
+        self._asked[key] -= copies
+        if not self._asked[key]:
+            del self._asked[key]
+            if surely:
+                _remember(self._refused, key, _SUPERSEDED, self._remembered_max)
+
     def _forget_asked(self, key: bytes) -> None:
-        position = self._asked.pop(key, None)
-        if position is not None:
-            waiting = self._asked_at[position.index]
-            waiting.discard(key)
-            if not waiting:
-                del self._asked_at[position.index]
+        for index in {copy.index for copy in self._asked.pop(key, ())}:
+            self._asked_at[index].discard(key)
+            if not self._asked_at[index]:
+                del self._asked_at[index]
 
 
 def _remember(known: dict[bytes, _Value], key: bytes, value: _Value, limit: int) -> None:

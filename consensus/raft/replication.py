@@ -13,7 +13,7 @@ class Replication(Elections):
     def _on_append_entries(self, message: AppendEntries) -> None:
         if message.term < self.term:
             # The answer tells a leader of the past that it is one.
-            self._reply(message.leader, AppendEntriesResponse(self.term, self.own, False, 0))
+            self._reply(message.leader, AppendEntriesResponse(self.term, self.own, False, 0, 0, message.round))
             return self._ignore("append of an older term")
         if message.term == self.term and self.leader not in (None, message.leader):
             return self._ignore("second leader in one term")
@@ -27,7 +27,8 @@ class Replication(Elections):
             hint = self.log.match_hint(previous - 1, message.previous_log_term)
             hint_term = self.log.term_at(hint)
             assert hint_term is not None
-            return self._reply(message.leader, AppendEntriesResponse(self.term, self.own, False, hint, hint_term))
+            refusal = AppendEntriesResponse(self.term, self.own, False, hint, hint_term, message.round)
+            return self._reply(message.leader, refusal)
         return self._accept_entries(message)
 
     def _accept_entries(self, message: AppendEntries) -> None:
@@ -38,7 +39,7 @@ class Replication(Elections):
             self.log.append(message.entries[position:])
         last_new = message.previous_log_index + len(message.entries)
         self._commit_to(min(message.leader_commit, last_new))
-        return self._reply(message.leader, AppendEntriesResponse(self.term, self.own, True, last_new))
+        return self._reply(message.leader, AppendEntriesResponse(self.term, self.own, True, last_new, 0, message.round))
 
     def _on_append_response(self, message: AppendEntriesResponse) -> None:
         if message.term > self.term:
@@ -48,8 +49,11 @@ class Replication(Elections):
             return self._ignore("answer to an older leadership")
         if message.match_index > self.log.last_index:
             return self._ignore("match beyond the log")
+        if message.round > leadership.rounds.begun:
+            return self._ignore("round not begun")
         progress = leadership.followers[message.follower]
         progress.contact_ns = self._now_ns
+        progress.round = max(progress.round, message.round)
         if not message.success:
             worth_trying = self.log.match_hint(message.match_index, message.hint_term)
             return None if progress.refused(message.match_index, worth_trying) else self._ignore("old refusal")

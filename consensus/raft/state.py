@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from consensus.machine import HardState, Outgoing
+from consensus.machine import HardState, Outgoing, ReadResult
 from consensus.raft.config import NOBODY, RaftConfig, Role
 from consensus.raft.leadership import Leadership
 from consensus.raft.log import Log
 from consensus.raft.proposals import KeyOf, Proposals
+from consensus.raft.rounds import LEADERSHIP_LOST, Forwarded
 from consensus.raft.writes import OpenWrites
 from protocol.errors import LocalMisuse
-from protocol.messages import Entry, Message
+from protocol.messages import Entry, Message, ReadIndexResponse
 
 
 class RaftState:
@@ -45,6 +46,7 @@ class RaftState:
         self.ignored: Counter[str] = Counter()
         self.proposals_refused: Counter[str] = Counter()
         self.quorum_losses = 0
+        self.transfers_abandoned = 0
         self.log = Log(entries)
         if self.log.last_term > self.term or not 0 <= applied_index <= self.log.last_index:
             raise LocalMisuse(
@@ -63,24 +65,44 @@ class RaftState:
         self._writes = OpenWrites(self.log, hard_state)
         self._delivered_index = applied_index
         self._votes: dict[int, bool] = {}
+        self._transfer_election = False
         self._leadership: Leadership | None = None
         self._send_now: list[Outgoing] = []
         self._send_after_sync: list[Outgoing] = []
         self._now_ns = 0
-        self._leader_contact_ns = 0
+        self._leader_contact_ns: int | None = None
+        self._started_ns: int | None = None
         self._election_deadline_ns = 0
         self._repeat_deadline_ns = 0
+        self._may_have_promised = config.lease_reads and hard_state.term > 0
+        self._reads_new: list[int] = []
+        self._reads_done: list[ReadResult] = []
+        self._reads_forwarded: dict[int, Forwarded] = {}
+        self._read_number: int | None = None
 
     def _become_follower(self, term: int, leader: int | None) -> None:
         assert term >= self.term
         if term > self.term:
             self.term = term
             self._voted_for = NOBODY
-        if self.role is Role.LEADER:
+        if self._leadership is not None:
             self._arm_election()
+            self._leave_leadership(self._leadership)
         self.role, self.leader = Role.FOLLOWER, leader
         self._votes = {}
+
+    def _leave_leadership(self, leadership: Leadership) -> None:
+        """Nobody will confirm its reads any more."""
         self._leadership = None
+        for question in leadership.reads.take_all():
+            if question.replica == self.own:
+                self._refuse_reads([question.request], LEADERSHIP_LOST)
+            else:
+                refusal = ReadIndexResponse(leadership.term, self.own, question.request, False, 0)
+                self._send_now.append(Outgoing(question.replica, refusal))
+
+    def _refuse_reads(self, requests: Iterable[int], reason: str) -> None:
+        self._reads_done.extend(ReadResult(request, None, reason) for request in requests)
 
     def _commit_to(self, index: int) -> None:
         """Everything up to ``index`` is committed; a commit index never falls."""
@@ -93,15 +115,22 @@ class RaftState:
 
     def _leader_is_alive(self) -> bool:
         """While this holds we help nobody to unseat the leader (thesis 4.2.3). A leader without followers unseats
-        itself by check-quorum."""
+        itself by check-quorum.
+
+        The promise is to the leader that was heard, whatever term was heard of since; leases rest on it. A new life
+        keeps the promise that an earlier one may have given.
+        """
         if self.role is Role.LEADER:
             return True
-        silent_ns = self._now_ns - self._leader_contact_ns
-        return self.leader is not None and silent_ns < self.config.election_timeout_min_ns
+        since_ns = self._leader_contact_ns
+        if since_ns is None and self._may_have_promised:
+            since_ns = self._started_ns
+        return since_ns is not None and self._now_ns - since_ns < self.config.election_timeout_min_ns
 
     def _observe(self, now_ns: int) -> None:
         self._now_ns = max(self._now_ns, now_ns)
-        if self._election_deadline_ns == 0:
+        if self._started_ns is None:
+            self._started_ns = self._now_ns
             self._arm_election()
 
     def _arm_election(self) -> None:

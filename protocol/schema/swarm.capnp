@@ -44,6 +44,9 @@ struct Batch {
   statusReplies @28 :List(StatusReply);
   orderEventsHeads @29 :List(OrderEventsHead);
   credits @30 :List(Credit);
+  readIndexes @31 :List(ReadIndex);
+  readIndexResponses @32 :List(ReadIndexResponse);
+  timeoutNows @33 :List(TimeoutNow);
 }
 
 struct MsgHdr {
@@ -188,6 +191,7 @@ struct RequestVote {
   lastLogIndex @2 :UInt64;
   lastLogTerm @3 :UInt64;
   preVote @4 :Bool;
+  transfer @5 :Bool;
 }
 
 struct RequestVoteResponse {
@@ -204,6 +208,7 @@ struct AppendEntries {
   previousLogTerm @3 :UInt64;
   leaderCommit @4 :UInt64;
   entries @5 :List(Entry);
+  round @6 :UInt64;
 }
 
 struct AppendEntriesResponse {
@@ -212,6 +217,26 @@ struct AppendEntriesResponse {
   success @2 :Bool;
   matchIndex @3 :UInt64;
   hintTerm @4 :UInt64;
+  round @5 :UInt64;
+}
+
+struct TimeoutNow {
+  term @0 :UInt64;
+  leader @1 :UInt16;
+}
+
+struct ReadIndex {
+  term @0 :UInt64;
+  replica @1 :UInt16;
+  request @2 :UInt64;
+}
+
+struct ReadIndexResponse {
+  term @0 :UInt64;
+  leader @1 :UInt16;
+  request @2 :UInt64;
+  granted @3 :Bool;
+  index @4 :UInt64;
 }
 
 # --- PBFT ------------------------------------------------------------------------------------------------------------

@@ -119,39 +119,64 @@ def test_a_snapshot_brings_the_keys_of_what_it_stands_for() -> None:
 
 @given(st.data())
 def test_the_book_says_what_the_log_says(data: st.DataObject) -> None:
-    """Any history of appends, truncations, commits and questions, against a search through the whole log."""
-    log, book = Log(), Proposals(key_of)
+    """Any history of appends, truncations, commits and questions, against a search through everything that ever was."""
+    log, book, model = Log(), Proposals(key_of), Model()
     log.watch(book)
-    commit, term, asked = 0, 1, dict[bytes, tuple[int, int]]()
+    term = 1
     for verb in data.draw(st.lists(st.sampled_from(("append", "overwrite", "commit", "ask")), max_size=25)):
-        keys = {key_of(each): each for each in log.entries_from(1)}
         if verb in ("append", "overwrite"):
-            keep = log.last_index if verb == "append" else data.draw(st.integers(commit, log.last_index))
+            keep = log.last_index if verb == "append" else data.draw(st.integers(model.commit, log.last_index))
             term += verb == "overwrite"
             held = {key_of(each) for each in log.entries_from(1, keep)}
-            free = [key for key in (b"a", b"b", b"c", b"d") if key not in held]
-            payload = data.draw(st.sampled_from(free)) if free else b"%d" % term + b"x" * keep
+            payload = data.draw(
+                st.sampled_from([key for key in (*KEYS, b"%d" % term + bytes(keep)) if key not in held])
+            )
             log.append((Entry(term, keep + 1, EntryKind.FRAME, payload),))
-        elif verb == "commit" and commit < log.last_index:
-            upto = data.draw(st.integers(commit + 1, log.last_index))
-            book.committed(log.entries_from(commit + 1, upto))
-            commit = upto
-        elif verb == "ask" and log.last_index > commit:
-            chosen = data.draw(st.sampled_from(log.entries_from(commit + 1)))
+            model.appended(payload, keep + 1, term)
+        elif verb == "commit" and model.commit < log.last_index:
+            upto = data.draw(st.integers(model.commit + 1, log.last_index))
+            book.committed(log.entries_from(model.commit + 1, upto))
+            model.committed(log, upto)
+        elif verb == "ask" and log.last_index > model.commit:
+            chosen = data.draw(st.sampled_from(log.entries_from(model.commit + 1)))
             book.asked(chosen.payload)
-            asked[chosen.payload] = (chosen.index, chosen.term)
+            model.asked(chosen)
         book.check_invariants()
-        keys = {key_of(each): each for each in log.entries_from(1)}
-        for key in (b"a", b"b", b"c", b"d"):
-            assert book.outcome(key, True) == expected(keys.get(key), asked.get(key), log, commit), key
+        for key in KEYS:
+            assert book.outcome(key, True) == model.outcome(key, log), key
 
 
-def expected(held: Entry | None, asked: tuple[int, int] | None, log: Log, commit: int) -> Outcome | None:
-    if held is not None:
-        return Outcome(Standing.COMMITTED if held.index <= commit else Standing.PENDING, held.index)
-    if asked is None:
-        return None
-    overwritten = asked[0] <= commit and log.term_at(asked[0]) != asked[1]
-    return (
-        Outcome(Standing.REFUSED, reason="another entry took its place") if overwritten else Outcome(Standing.UNKNOWN)
-    )
+KEYS = (b"a", b"b", b"c", b"d")
+
+
+class Model:
+    """Keeps every copy of every asked key; a copy is dead once another term is committed at its index."""
+
+    def __init__(self) -> None:
+        self.commit = 0
+        self.copies: dict[bytes, set[tuple[int, int]]] = {}
+        self.dead: set[bytes] = set()
+
+    def appended(self, key: bytes, index: int, term: int) -> None:
+        self.dead.discard(key)
+        if key in self.copies:
+            self.copies[key].add((index, term))
+
+    def asked(self, entry: Entry) -> None:
+        self.dead.discard(entry.payload)
+        self.copies.setdefault(entry.payload, set()).add((entry.index, entry.term))
+
+    def committed(self, log: Log, upto: int) -> None:
+        self.commit = upto
+        for key, copies in list(self.copies.items()):
+            if not any(index > upto or log.term_at(index) == term for index, term in copies):
+                del self.copies[key]
+                self.dead.add(key)
+
+    def outcome(self, key: bytes, log: Log) -> Outcome | None:
+        held = next((entry for entry in log.entries_from(1) if entry.payload == key), None)
+        if held is not None:
+            return Outcome(Standing.COMMITTED if held.index <= self.commit else Standing.PENDING, held.index)
+        if key in self.dead:
+            return Outcome(Standing.REFUSED, reason="another entry took its place")
+        return Outcome(Standing.UNKNOWN) if key in self.copies else None

@@ -11,6 +11,8 @@ import pytest
 from consensus.machine import Outgoing
 from consensus.raft.config import NOBODY, Role
 from consensus.raft.core import Raft
+from consensus.raft.leadership import Leadership
+from consensus.raft.rounds import Question
 from protocol.messages import AppendEntries, Message, RequestVote
 from tests.oracles.raft_cluster import simulate
 
@@ -98,9 +100,50 @@ class ElectsWithTooFew(Raft):
         self.quorum_size += self.shortfall
 
 
+class ReadsBeforeItKnows(Raft):
+    """Seeded bug 12: ReadIndex before the no-op commits."""
+
+    def _knows_what_is_committed(self) -> bool:
+        return True
+
+
+class ReadsWithoutAsking(Raft):
+    """A leader that believes it still leads."""
+
+    def _take_question(self, leadership: Leadership, question: Question) -> None:
+        self._answer(question, self.commit_index)
+
+
+class TrustsItsLeaseTooLong(Raft):
+    """Seeded bug 47: the lease counted from now instead of from when the round was sent."""
+
+    def _holds_lease(self, leadership: Leadership) -> bool:
+        return self.config.lease_reads and leadership.rounds.confirmed > 0
+
+
+class KeepsItsLeaseThroughATransfer(Raft):
+    """Seeded bug 11."""
+
+    def _send_timeout_now(self, leadership: Leadership) -> None:
+        super()._send_timeout_now(leadership)
+        leadership.lease_given_up = False
+
+
+class ForgetsItsPromise(Raft):
+    """A replica that restarts helps a candidate at once, although a lease rests on it."""
+
+    def _leader_is_alive(self) -> bool:
+        self._may_have_promised = False
+        return super()._leader_is_alive()
+
+
 @pytest.mark.parametrize(
     "mutant",
     [
+        ReadsBeforeItKnows,
+        ReadsWithoutAsking,
+        TrustsItsLeaseTooLong,
+        KeepsItsLeaseThroughATransfer,
         AcknowledgesBeforeTheDisk,
         ForgetsItsVote,
         TakesAnyCandidate,
@@ -111,10 +154,10 @@ class ElectsWithTooFew(Raft):
 )
 def test_the_judge_catches_seeded_bugs(mutant: type[Raft]) -> None:
     """A simulator that finds nothing in a broken machine proves nothing about a sound one."""
-    for seed in range(60):
+    for seed in range(300):
         try:
             simulate(seed, machine_type=mutant)
         except AssertionError as error:
             assert f"rerun: python -m tests.oracles.raft_cluster {seed}" in "".join(error.__notes__)
             return
-    pytest.fail(f"60 seeds did not notice {mutant.__name__}")
+    pytest.fail(f"300 seeds did not notice {mutant.__name__}")

@@ -5,6 +5,7 @@ Everything follows from one seed. ``python -m tests.oracles.raft_cluster SEED`` 
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import random
 import sys
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from consensus.machine import BROADCAST, HardState, LogAppend, Outgoing, Ready, Record
+from consensus.machine import BROADCAST, HardState, LogAppend, Outgoing, ReadResult, Ready, Record
 from consensus.raft.config import RaftConfig, Role
 from consensus.raft.core import Raft
 from consensus.raft.proposals import Outcome, Standing
@@ -72,6 +73,7 @@ class Host:
         self.send: Callable[[int, int, Message], None] = lambda *_: None
         self.on_write: Callable[[Host], None] = lambda _: None
         self.on_commit: Callable[[Host, list[Entry]], None] = lambda *_: None
+        self.on_read: Callable[[Host, ReadResult], None] = lambda *_: None
 
     def _make(self) -> Raft:
         rng = random.Random(f"{self._seed}/{self.own}/{self.life}")
@@ -97,6 +99,8 @@ class Host:
                 self.raft.persisted(ready)
             if ready.committed_entries:
                 self.on_commit(self, ready.committed_entries)
+            for result in ready.reads:
+                self.on_read(self, result)
 
     def complete_write(self) -> None:
         """The oldest open write has reached the disk."""
@@ -134,6 +138,8 @@ class Judge:
         self.canonical: list[Entry] = []
         self.leader_of_term: dict[int, int] = {}
         self.delivered: dict[tuple[int, int], int] = {}
+        self.reads: dict[int, int] = {}
+        self.reads_answered = 0
 
     def committed(self, host: Host, entries: list[Entry]) -> None:
         """State machine safety, and that a commit stands on a quorum of disks."""
@@ -147,6 +153,17 @@ class Judge:
             copies = sum(entry in other.disk.entries[entry.index - 1 : entry.index] for other in self.hosts)
             assert copies >= self.quorum_size, f"entry {entry.index} committed on {copies} disks"
             self.canonical.append(entry)
+
+    def read_begins(self, request: int) -> None:
+        """Whatever anybody may know to be committed now, the read must see."""
+        self.reads[request] = len(self.canonical)
+
+    def read_ends(self, result: ReadResult) -> None:
+        """Linearizable reads: the index covers everything that was committed when the read began."""
+        known = self.reads.pop(result.request)
+        if result.index is not None:
+            self.reads_answered += 1
+            assert result.index >= known, f"a stale read: at {result.index}, after {known} were committed"
 
     def key_settled(self, key: bytes, answers: list[Outcome | None]) -> None:
         """Idempotency: a key commits at most once, and nothing that a live replica says of it is false."""
@@ -188,11 +205,21 @@ NERVOUS: Final = RaftConfig(
     entries_per_append_max=4,
     bytes_per_append_max=400,
     inflight_appends_max=2,
+    clock_drift_ppm=50_000,
     inflight_bytes_max=600,
     uncommitted_bytes_max=1500,
     committed_bytes_per_ready_max=500,
 )
 """Short timeouts beside slow disks and networks: many elections, and many logs that differ."""
+
+
+LEASING: Final = dataclasses.replace(
+    NERVOUS,
+    lease_reads=True,
+    election_timeout_min_ns=100 * MILLISECOND_NS,
+    election_timeout_max_ns=300 * MILLISECOND_NS,
+)
+"""A leader that goes on for long without a quorum: only its lease keeps it from answering with what is past."""
 
 
 @dataclass
@@ -214,11 +241,16 @@ class SimulatedCluster:
         self.seed = seed
         self.rng = random.Random(seed)
         roster = tuple(range(voters))
-        self.hosts = [Host(own, roster, quorum_size, NERVOUS, machine_type, str(seed)) for own in roster]
+        config = LEASING if seed % 2 else NERVOUS
+        self.hosts = [Host(own, roster, quorum_size, config, machine_type, str(seed)) for own in roster]
+        drift = config.clock_drift_ppm
+        self._clocks = [(self.rng.randint(-drift, drift), self.rng.randint(0, SECOND_NS)) for _ in roster]
+        """Rate, in millionths off, and offset of each replica's clock."""
         self.judge = Judge(self.hosts, quorum_size)
         self.weather = Weather()
         self.now_ns = 0
         self.keys: list[bytes] = []
+        self._read_count = 0
         self.trace: list[str] | None = [] if trace else None
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._event_count = 0
@@ -226,6 +258,7 @@ class SimulatedCluster:
         self._wake_ns = [0] * voters
         for host in self.hosts:
             host.send, host.on_write, host.on_commit = self._transmit, self._start_write, self._committed
+            host.on_read = lambda _, result: self.judge.read_ends(result)
             self._touch(host)
 
     # Faults, as verbs
@@ -270,6 +303,15 @@ class SimulatedCluster:
         self._touch(host)
         return outcome
 
+    def read(self, own: int) -> None:
+        """Ask for a linearizable read on any replica, the leader or not."""
+        host = self.hosts[own]
+        if host.machine is not None:
+            self._read_count += 1
+            self.judge.read_begins(self._read_count)
+            host.machine.read(self._read_count, self.local_ns(own))
+            self._touch(host)
+
     def propose_new(self, own: int) -> int | None:
         """A payload that nobody has seen; its index, or None when it is refused."""
         index = self.hosts[own].raft.propose(EntryKind.FRAME, b"goal at %d" % self.now_ns)
@@ -293,8 +335,24 @@ class SimulatedCluster:
                 own = self.rng.choice(self._believed_leaders() or range(len(self.hosts)))
                 for _ in range(self.rng.choice((1, 1, 4))):
                     self.propose(own)
-                self.run(self.rng.randint(1, 25) * MILLISECOND_NS)
+                self.read(self.rng.choice(range(len(self.hosts))))
+                self._run_and_read(self.rng.randint(1, 5))
             self.judge.logs_match()
+
+    def transfer(self, own: int) -> None:
+        """Ask a leader to hand over to somebody, perhaps to cut it off in the middle of that."""
+        to = self.rng.choice(range(len(self.hosts)))
+        self._note(f"transfer {own} to {to}")
+        self.hosts[own].raft.transfer_leadership(to, self.local_ns(own))
+        self._touch(self.hosts[own])
+        if self.rng.random() < 0.5:
+            self.run(self.rng.randint(1, 5 * MILLISECOND_NS))
+            self.strand(own)
+
+    def strand(self, own: int) -> None:
+        """Cut one replica off from all others, and let everybody go on for a while."""
+        self.partition({own})
+        self._run_and_read(self.rng.randint(10, 40))
 
     def settle(self, limit_ns: int = 10 * SECOND_NS) -> None:
         """Heal everything; then a new proposal must be committed by all replicas in time, or liveness is lost."""
@@ -318,9 +376,17 @@ class SimulatedCluster:
         """Those that take themselves for the leader; one of the past is among them until it learns."""
         return [host.own for host in self.hosts if host.machine is not None and host.machine.role is Role.LEADER]
 
+    def _run_and_read(self, steps: int) -> None:
+        """Let time pass, with a read on everybody who takes himself for the leader every few milliseconds."""
+        for _ in range(steps):
+            self.run(self.rng.randint(1, 6) * MILLISECOND_NS)
+            for leader in self._believed_leaders():
+                self.read(leader)
+
     def _random_fault(self) -> None:
         everybody = range(len(self.hosts))
-        own = self.rng.choice(self.rng.choice((everybody, self._believed_leaders() or everybody)))
+        leaders = self._believed_leaders()
+        own = self.rng.choice(self.rng.choice((everybody, leaders or everybody)))
         dice = self.rng.random()
         if dice < 0.25:
             self.restart(own) if self.hosts[own].machine is None else self.crash(own)
@@ -333,6 +399,10 @@ class SimulatedCluster:
             self.weather = Weather(self.rng.uniform(0, 0.3), self.rng.uniform(0, 0.3), slow_ns)
         elif dice < 0.75:
             self.heal()
+        elif dice < 0.85 and leaders:
+            self.strand(self.rng.choice(leaders))
+        elif dice < 0.93 and leaders:
+            self.transfer(self.rng.choice(leaders))
 
     def _touch(self, host: Host, act: Callable[[Raft], None] | None = None) -> None:
         """Give a replica its turn, let the judge look at it, and see to it that it is woken in time."""
@@ -344,9 +414,23 @@ class SimulatedCluster:
         self.judge.looked_at(host)
         deadline_ns = host.raft.next_deadline_ns()
         assert deadline_ns is not None
-        if not self.now_ns < self._wake_ns[host.own] <= deadline_ns:
-            self._wake_ns[host.own] = max(deadline_ns, self.now_ns + 1)
-            self._at(self._wake_ns[host.own], lambda: self._touch(host, lambda raft: raft.tick(self.now_ns)))
+        wake_ns = self.true_ns(host.own, deadline_ns)
+        if not self.now_ns < self._wake_ns[host.own] <= wake_ns:
+            self._wake_ns[host.own] = max(wake_ns, self.now_ns + 1)
+            self._at(self._wake_ns[host.own], lambda: self._touch(host, lambda raft: self._tick(host.own, raft)))
+
+    def local_ns(self, own: int) -> int:
+        """What the clock of this replica shows now."""
+        rate, offset_ns = self._clocks[own]
+        return offset_ns + self.now_ns * (1_000_000 + rate) // 1_000_000
+
+    def true_ns(self, own: int, local_ns: int) -> int:
+        """When that clock will show ``local_ns``, rounded up."""
+        rate, offset_ns = self._clocks[own]
+        return (local_ns - offset_ns) * 1_000_000 // (1_000_000 + rate) + 1
+
+    def _tick(self, own: int, raft: Raft) -> None:
+        raft.tick(self.local_ns(own))
 
     def _transmit(self, sender: int, receiver: int, message: Message) -> None:
         copies = 1 + (self.rng.random() < self.weather.duplication)
@@ -359,7 +443,7 @@ class SimulatedCluster:
         if (sender, receiver) in self.weather.cut or self.hosts[receiver].machine is None:
             return
         self._note(f"{sender} to {receiver}: {message}")
-        self._touch(self.hosts[receiver], lambda raft: raft.step(sender, message, self.now_ns))
+        self._touch(self.hosts[receiver], lambda raft: raft.step(sender, message, self.local_ns(receiver)))
 
     def _start_write(self, host: Host) -> None:
         """Disks work in order and take from half a millisecond to twenty."""

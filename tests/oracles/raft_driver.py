@@ -39,9 +39,10 @@ class Driver:
         quorum_size: int = 3,
         applied_index: int = 0,
         key_of: KeyOf | None = None,
+        seed: int = 1,
     ) -> None:
         hard_state = HardState(term if term is not None else max((item.term for item in log), default=0), voted_for)
-        rng = random.Random(1)
+        rng = random.Random(seed)
         self.raft = Raft(0, voters, quorum_size, rng, config, hard_state, log, applied_index, key_of)
         self.now_ns = 1_000_000_000
         self.committed: list[Entry] = []

@@ -4,7 +4,8 @@ A file is a list of blocks separated by empty lines; lines with ``#`` are for th
 order. Replicas are named 0, 1, 2, and so on; a log is shown as the terms of its entries.
 
     cluster 4 quorum=3     make the replicas, all followers without a log; entries=1 limits each append,
-                           uncommitted=64 the leader's uncommitted bytes (an entry weighs 32 and its text)
+                           uncommitted=64 the leader's uncommitted bytes (an entry weighs 32 and its text),
+                           lease=1 lets reads rest on a lease
     log 1 1 1 2            start replica 1 with this log, one number per entry's term; term=3 if it has seen a later one
     timeout 0              let time pass until replica 0 stands for election, and nobody else is ticked
     wait 100               let so many milliseconds pass; nobody is ticked
@@ -12,6 +13,8 @@ order. Replicas are named 0, 1, 2, and so on; a log is shown as the terms of its
     propose 0 buy          offer an entry
     once 0 buy             offer it under itself as key: repeated, it is committed once
     outcome 0 buy          what replica 0 knows of that key
+    read 0 balance         ask on replica 0 from when on its state is fresh enough; the answer comes with a deliver
+    transfer 0 2           ask leader 0 to hand over to replica 2
     deliver                perform all Readys and deliver all messages until nothing moves
     deliver quiet          the same without printing messages
     deliver 4              deliver four messages only, in the order in which they were sent
@@ -35,14 +38,28 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from consensus.machine import HardState
+from consensus.machine import HardState, ReadResult
 from consensus.raft.config import RaftConfig, Role
 from consensus.raft.proposals import Outcome
 from protocol.codes import EntryKind
-from protocol.messages import AppendEntries, AppendEntriesResponse, Entry, Message, RequestVote, RequestVoteResponse
+from protocol.messages import (
+    AppendEntries,
+    AppendEntriesResponse,
+    Entry,
+    Message,
+    ReadIndex,
+    ReadIndexResponse,
+    RequestVote,
+    RequestVoteResponse,
+    TimeoutNow,
+)
 from tests.oracles.raft_cluster import MILLISECOND_NS, Disk, Host, Judge
 
-_CONFIG_NAMES: Final = {"entries": "entries_per_append_max", "uncommitted": "uncommitted_bytes_max"}
+_CONFIG_NAMES: Final = {
+    "entries": "entries_per_append_max",
+    "uncommitted": "uncommitted_bytes_max",
+    "lease": "lease_reads",
+}
 
 
 class Script:
@@ -55,6 +72,7 @@ class Script:
         self._inbox: list[tuple[int, int, Message]] = []
         self._cut: set[tuple[int, int]] = set()
         self._slow: set[int] = set()
+        self._readers: list[str] = []
         self._aside: dict[int, Disk] = {}
         self._quiet = False
 
@@ -73,7 +91,7 @@ class Script:
         self.hosts = [Host(own, voters, size, config, seed="script") for own in voters]
         self.judge = Judge(self.hosts, size)
         for host in self.hosts:
-            host.send, host.on_commit = self._transmit, self._committed
+            host.send, host.on_commit, host.on_read = self._transmit, self._committed, self._read_answered
             host.raft.tick(self.now_ns)
 
     def do_log(self, own: str, *terms: str) -> None:
@@ -119,6 +137,14 @@ class Script:
 
     def do_outcome(self, own: str, text: str) -> None:
         self._say(f"{own} says {text} is {describe_outcome(self.hosts[int(own)].raft.outcome(text.encode()))}")
+
+    def do_read(self, own: str, name: str) -> None:
+        self._readers.append(name)
+        self.hosts[int(own)].raft.read(len(self._readers) - 1, self.now_ns)
+
+    def do_transfer(self, own: str, to: str) -> None:
+        reason = self.hosts[int(own)].raft.transfer_leadership(int(to), self.now_ns)
+        self._say(f"{own} hands over to {to}" if reason is None else f"{own} refuses: {reason}")
 
     def do_deliver(self, how: str = "") -> None:
         self._quiet = how == "quiet"
@@ -211,6 +237,10 @@ class Script:
         self.judge.committed(host, entries)
         self._say(f"{host.own} commits {' '.join(describe_entry(entry) for entry in entries)}")
 
+    def _read_answered(self, host: Host, result: ReadResult) -> None:
+        answer = f"refused: {result.reason}" if result.index is None else f"answered at {result.index}"
+        self._say(f"{host.own} read of {self._readers[result.request]} is {answer}")
+
     def _say(self, line: str) -> None:
         self._output.append(line)
 
@@ -230,8 +260,9 @@ def describe_outcome(outcome: Outcome | None) -> str:
 def describe(message: Message) -> str:
     """One line. Positions in the log are written index/term."""
     match message:
-        case RequestVote(term, _, last_index, last_term, pre_vote):
-            return f"{'pre-vote' if pre_vote else 'vote'}? term {term}, log ends {last_index}/{last_term}"
+        case RequestVote(term, _, last_index, last_term, pre_vote, transfer):
+            wanted = ", as the leader wants" if transfer else ""
+            return f"{'pre-vote' if pre_vote else 'vote'}? term {term}, log ends {last_index}/{last_term}{wanted}"
         case RequestVoteResponse(term, _, granted, pre_vote):
             return f"{'pre-vote' if pre_vote else 'vote'} {'granted' if granted else 'refused'}, term {term}"
         case AppendEntries(term, _, index, previous_term, commit, entries):
@@ -241,6 +272,14 @@ def describe(message: Message) -> str:
             return f"matches up to {match_index}, term {term}"
         case AppendEntriesResponse(term, _, False, hint, hint_term):
             return f"refused, try {hint}/{hint_term}, term {term}"
+        case TimeoutNow(term):
+            return f"stand now, term {term}"
+        case ReadIndex():
+            return "read?"
+        case ReadIndexResponse(granted=True, index=index):
+            return f"read at {index}"
+        case ReadIndexResponse():
+            return "read refused"
     raise AssertionError(message)
 
 

@@ -18,14 +18,19 @@ from protocol.codec import CODEC_NAMES, codec_for
 from protocol.envelope import Envelope
 from protocol.fields import ALL_TYPES
 from protocol.layout import SCHEMA
-from protocol.messages import WIRE_TYPES, AppendEntriesResponse, Frame, Message
+from protocol.messages import WIRE_TYPES, AppendEntries, AppendEntriesResponse, Frame, Message, RequestVote
 from protocol.rows import NO_WINDOWS
 from tests.oracles.codec_examples import batch_example, example
 
 GOLDEN = Path(__file__).parent / "golden"
 LATEST = 2
 APPENDED: dict[int, dict[type[Message], dict[str, Any]]] = {
-    1: {Frame: {"windows": NO_WINDOWS, "window_length": 0}, AppendEntriesResponse: {"hint_term": 0}},
+    1: {
+        Frame: {"windows": NO_WINDOWS, "window_length": 0},
+        AppendEntries: {"round": 0},
+        AppendEntriesResponse: {"hint_term": 0, "round": 0},
+        RequestVote: {"transfer": False},
+    },
     2: {},
 }
 """What a message of that release does not carry, and how it reads today."""

@@ -202,3 +202,11 @@ def test_older_and_newer_rows(tmp_path: Path) -> None:
         read = CODEC.decode_body(Frame, data)
         assert read.intents == Intents.of(*[Intent(5, 6, 0, 0, 0, 0, 0)] * 3)
         assert CODEC.decode_body(Frame, CODEC.encode_body(read)) == read
+
+
+def test_rows_without_any_field_read_as_zero(tmp_path: Path) -> None:
+    """As a hostile writer may send them: three rows of no words at all."""
+    body = bytearray(CODEC.encode_body(replace(FRAME, intents=Intents.of(*[Intent(5, 6, 0, 0, 0, 0, 0)] * 3))))
+    tag = body.index((3 << 2 | 5 << 32).to_bytes(8, "little"))
+    body[tag : tag + 8] = (3 << 2).to_bytes(8, "little")
+    assert CODEC.decode_body(Frame, bytes(body)).intents == Intents.of(*[Intent(0, 0, 0, 0, 0, 0, 0)] * 3)
