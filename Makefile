@@ -50,7 +50,7 @@ warmup: setup    ## compile the kernels
 test: setup      ## the default suite, under five minutes
 	@$(BIN)/python -m pytest -m "not cluster and not soak and not peers"
 
-test-soak: setup ## hours of the wire in virtual time
+test-soak: setup ## days of the wire in virtual time, ten million mutated frames
 	@$(BIN)/python -m pytest -m soak --timeout 3600 -o faulthandler_timeout=0
 
 test-all: setup  ## the default suite, the soaks, the peers and the containers

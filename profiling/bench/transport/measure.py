@@ -58,7 +58,7 @@ class Effort:
     """Of votes, idle and again under load, in a block."""
 
 
-FULL: Final = Effort(blocks=12, round_trips=600, messages=4_000, vote_s=4.0)
+FULL: Final = Effort(blocks=10, round_trips=600, messages=4_000, vote_s=4.0)
 QUICK: Final = Effort(blocks=3, round_trips=150, messages=1_000, vote_s=1.0)
 
 
