@@ -38,6 +38,38 @@ class LogAppend:
 
 
 @dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The application's state after the entry at ``index``, in place of the log up to there (paper, section 7)."""
+
+    index: int
+    term: int
+    """Of the entry at ``index``."""
+    membership: bytes
+    """Who votes and who learns, as of ``index``."""
+    digest: bytes
+    """Over everything else, 32 bytes."""
+    data: bytes
+    """Opaque to everybody but the application."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRecord:
+    """Keep this snapshot in place of any earlier one."""
+
+    snapshot: Snapshot
+    restarts_log: bool
+    """True: the whole log is gone with it, and goes on after ``snapshot.index``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compact:
+    """Entries up to ``index`` are no longer needed. The log begins after ``index``, whose entry has this ``term``."""
+
+    index: int
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
 class SignedPhase:
     """A PBFT promise that is about to leave: never sign another digest for the same (view, sequence, phase)."""
 
@@ -67,7 +99,7 @@ class VoteCast:
     """The encoded verdict; opaque to the storage."""
 
 
-Record = HardState | LogAppend | SignedPhase | SlotCommit | VoteCast
+Record = HardState | LogAppend | SnapshotRecord | Compact | SignedPhase | SlotCommit | VoteCast
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +131,14 @@ class Ready:
     committed_slots: list[CommittedSlot] = field(default_factory=list)
     """PBFT: newly decided, in sequence order without gaps, each exactly once per process life."""
     reads: list[ReadResult] = field(default_factory=list)
+    snapshot: Snapshot | None = None
+    """Raft: restore the application from this before anything else; ``committed_entries`` go on after it."""
 
     @property
     def empty(self) -> bool:
         sends = self.send_now or self.send_after_sync
-        return not (self.records or sends or self.committed_entries or self.committed_slots or self.reads)
+        committed = self.committed_entries or self.committed_slots
+        return not (self.records or sends or committed or self.reads or self.snapshot)
 
 
 class Machine(Protocol):

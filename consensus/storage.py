@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import msgspec
 
-from consensus.machine import HardState, LogAppend, Record, SignedPhase, SlotCommit, VoteCast
+from consensus.machine import Compact, HardState, LogAppend, Record, SignedPhase, SlotCommit, SnapshotRecord, VoteCast
 from consensus.storage_file import FILE_NAME, DirectoryLock, connect, open_database
 from protocol.errors import LocalMisuse, RunFailure
 from protocol.messages import Commit, CommittedSlot, Entry, Message, SignedCommand
@@ -155,6 +155,8 @@ class Storage:
             case KeyValue(key, value):
                 checksum = _checksum(b"key_values", key.encode(), value)
                 self._put("INSERT OR REPLACE INTO key_values VALUES (?, ?, ?)", key, value, checksum)
+            case SnapshotRecord() | Compact():
+                raise LocalMisuse("this store keeps whole logs: leave RaftConfig.snapshots off and never compact")
 
     def _append(self, entries: tuple[Entry, ...]) -> None:
         first = entries[0].index

@@ -35,6 +35,7 @@ SLOTS_PER_REPLY_MAX: Final = 256
 DIGEST_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 CLUSTER_ID_BYTES_MAX: Final = 64
+MEMBERSHIP_BYTES_MAX: Final = 64 * 1024
 REASON_BYTES_MAX: Final = 1024
 ORDER_ID_BYTES_MAX: Final = 64
 
@@ -46,6 +47,8 @@ LENGTH_BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "signature": (SIGNATURE_BYTES, SIGNATURE_BYTES),
     "body": (0, BODY_BYTES_MAX),
     "payload": (0, BODY_BYTES_MAX),
+    "chunk": (0, BODY_BYTES_MAX),
+    "membership": (0, MEMBERSHIP_BYTES_MAX),
     "reason": (0, REASON_BYTES_MAX),
     "cl_ord_id": (1, ORDER_ID_BYTES_MAX),
     # elements

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from protocol.raft_messages import InstallSnapshot, InstallSnapshotResponse, ReadIndex, ReadIndexResponse, TimeoutNow
 from protocol.rows import NO_WINDOWS, Windows
 from protocol.rows import Intent as Intent
 from protocol.rows import Intents as Intents
@@ -223,33 +224,6 @@ class AppendEntriesResponse(Message, frozen=True):
     """Of the append that is answered."""
 
 
-class TimeoutNow(Message, frozen=True):
-    """The leader asks a follower that holds its whole log to stand for election at once."""
-
-    term: U64
-    leader: U16
-
-
-class ReadIndex(Message, frozen=True):
-    """Ask the leader up to where a replica must have applied, to answer a read that begins now."""
-
-    term: U64
-    replica: U16
-    request: U64
-    """Unique among the requests that this replica ever makes."""
-
-
-class ReadIndexResponse(Message, frozen=True):
-    """The leader's answer, once a quorum confirmed that it led after the request had come."""
-
-    term: U64
-    leader: U16
-    request: U64
-    granted: bool
-    index: U64
-    """Log index; 0 when refused."""
-
-
 # --- PBFT ------------------------------------------------------------------------------------------------------------
 
 
@@ -375,7 +349,7 @@ WIRE_TYPES: Final[tuple[type[Message], ...]] = (
     PrePrepare, Prepare, Commit, SlotRequest, SlotReply,
     NewOrder, OrderStatusRequest, MarketAdvance, ExecutionReport, OrderEvent, OrderEventsRequest, OrderEventsHead,
     Credit,
-    ReadIndex, ReadIndexResponse, TimeoutNow,
+    ReadIndex, ReadIndexResponse, TimeoutNow, InstallSnapshot, InstallSnapshotResponse,
 )  # fmt: skip
 """Messages that may stand alone in a batch. The position is the wire's discriminant: append only."""
 

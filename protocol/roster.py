@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Final
 
 from protocol import messages as m
+from protocol import raft_messages as r
 from protocol.errors import UsageError
 from protocol.signing import digest
 
@@ -101,7 +102,7 @@ _REPORTS: Final[MessageTypes] = frozenset({m.ExecutionReport})
 _AGREEMENT: Final[MessageTypes] = frozenset({
     m.Submit, m.FrameVote,
     m.RequestVote, m.RequestVoteResponse, m.AppendEntries, m.AppendEntriesResponse,
-    m.ReadIndex, m.ReadIndexResponse, m.TimeoutNow,
+    r.ReadIndex, r.ReadIndexResponse, r.TimeoutNow, r.InstallSnapshot, r.InstallSnapshotResponse,
     m.PrePrepare, m.Prepare, m.Commit, m.SlotRequest, m.SlotReply,
     m.OrderEventsRequest,
 })  # fmt: skip

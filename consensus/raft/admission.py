@@ -5,17 +5,8 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Final, get_args
 
-from protocol.messages import (
-    AppendEntries,
-    AppendEntriesResponse,
-    Entry,
-    Message,
-    ReadIndex,
-    ReadIndexResponse,
-    RequestVote,
-    RequestVoteResponse,
-    TimeoutNow,
-)
+from protocol.messages import AppendEntries, AppendEntriesResponse, Entry, Message, RequestVote, RequestVoteResponse
+from protocol.raft_messages import InstallSnapshot, InstallSnapshotResponse, ReadIndex, ReadIndexResponse, TimeoutNow
 
 TERM_MAX: Final = 2**62
 """No honest swarm gets there. Beyond it a liar could drive the term out of what the wire and the storage can hold."""
@@ -29,6 +20,8 @@ RaftMessage = (
     | ReadIndex
     | ReadIndexResponse
     | TimeoutNow
+    | InstallSnapshot
+    | InstallSnapshotResponse
 )
 RAFT_MESSAGES: Final[tuple[type[RaftMessage], ...]] = get_args(RaftMessage)
 
@@ -40,7 +33,7 @@ def claimed_sender(message: RaftMessage) -> int:
             return claimed
         case AppendEntries(leader=claimed) | AppendEntriesResponse(follower=claimed):
             return claimed
-        case TimeoutNow(leader=claimed):
+        case TimeoutNow(leader=claimed) | InstallSnapshot(leader=claimed) | InstallSnapshotResponse(follower=claimed):
             return claimed
         case ReadIndex(replica=claimed) | ReadIndexResponse(leader=claimed):
             return claimed
@@ -58,6 +51,8 @@ def refusal_reason(sender: int, message: Message, others: Container[int]) -> str
         return "term out of range"
     if isinstance(message, AppendEntries) and not _well_formed(message):
         return "malformed entries"
+    if isinstance(message, InstallSnapshot) and not _fits_together(message):
+        return "malformed snapshot"
     return None
 
 
@@ -69,3 +64,9 @@ def _well_formed(message: AppendEntries) -> bool:
             return False
         previous = entry
     return previous.term <= message.term
+
+
+def _fits_together(message: InstallSnapshot) -> bool:
+    """A piece lies within its snapshot, and the snapshot within the leader's past."""
+    within = message.offset + len(message.chunk) <= message.size
+    return within and message.index > 0 and message.index_term <= message.term

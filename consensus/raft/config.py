@@ -37,6 +37,11 @@ class RaftConfig:
     """What a leader appends ahead of its commit index; beyond it proposals are refused. One alone always fits."""
     committed_bytes_per_ready_max: int = 16 * 2**20
     """Committed entries in one Ready, so that a replica that catches up applies in steps; one entry always goes."""
+    snapshots: bool = False
+    """Take snapshots from a leader. Only where the application can restore itself from one."""
+    snapshot_chunk_bytes_max: int = 256 * 1024
+    snapshot_bytes_max: int = 256 * 2**20
+    """A follower holds a whole snapshot in memory while it arrives."""
     reads_open_max: int = 4096
     """Reads without an answer, of this replica's own and, for a leader, of all."""
     lease_reads: bool = False
@@ -66,4 +71,5 @@ class RaftConfig:
 _LIMITS: Final = (
     "entries_per_append_max", "bytes_per_append_max", "inflight_appends_max", "inflight_bytes_max",
     "uncommitted_bytes_max", "committed_bytes_per_ready_max", "reads_open_max",
+    "snapshot_chunk_bytes_max", "snapshot_bytes_max",
 )  # fmt: skip

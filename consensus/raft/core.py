@@ -17,30 +17,24 @@ from typing import Any
 from consensus.machine import HardState, Ready
 from consensus.raft.admission import refusal_reason
 from consensus.raft.config import NOBODY, Role
+from consensus.raft.install import Snapshots
 from consensus.raft.proposals import Outcome, Proposals, Standing
-from consensus.raft.transfer import TRANSFER, Transfers
+from consensus.raft.transfer import TRANSFER
 from protocol.errors import LocalMisuse
-from protocol.messages import (
-    AppendEntries,
-    AppendEntriesResponse,
-    Entry,
-    Message,
-    ReadIndex,
-    ReadIndexResponse,
-    RequestVote,
-    RequestVoteResponse,
-    TimeoutNow,
-)
+from protocol.messages import AppendEntries, AppendEntriesResponse, Entry, Message, RequestVote, RequestVoteResponse
+from protocol.raft_messages import InstallSnapshot, InstallSnapshotResponse, ReadIndex, ReadIndexResponse, TimeoutNow
 
 
-class Raft(Transfers):
+class Raft(Snapshots):
     """The machine itself: its inputs and outputs, on top of what it does with them (``state``, ``election``,
-    ``replication``, ``reading``, ``transfer``: each layer stands on the one before).
+    ``replication``, ``reading``, ``transfer``, ``install``: each
+    layer stands on the one before).
 
     One replica of the lane. ``own`` and ``voters`` are roster positions, ``own`` among them.
 
     ``hard_state`` and ``entries`` are what the storage holds; entries up to ``applied_index`` are known to be committed
-    and are not delivered again. ``key_of`` finds the idempotency key in an entry, for ``propose_once``. Raises
+    and are not delivered again. After a compaction ``snapshot`` stands for what came before, and the log begins after
+    ``log_base``, (index, term). ``key_of`` finds the idempotency key in an entry, for ``propose_once``. Raises
     ``LocalMisuse`` when these do not fit together.
 
     Invariants: delivered <= commit_index <= last_index; a leader, and nobody else, has a ``Leadership`` of its term;
@@ -70,6 +64,10 @@ class Raft(Transfers):
                 self._on_read_index_response(message)
             case TimeoutNow():
                 self._on_timeout_now(message)
+            case InstallSnapshot():
+                self._on_install_snapshot(message) if self.config.snapshots else self._ignore("snapshots are off")
+            case InstallSnapshotResponse():
+                self._on_install_response(message)
         return None
 
     def tick(self, now_ns: int) -> None:
@@ -164,12 +162,14 @@ class Raft(Transfers):
         ready = Ready()
         if (leadership := self._leadership) is not None:
             self._begin_read_round(leadership)
-            ready.send_now.extend(leadership.appends(self.commit_index))
+            ready.send_now.extend(leadership.appends(self.commit_index, self.snapshot))
             self._answer_confirmed(leadership)
             self._send_timeout_now(leadership)
         ready.send_now, self._send_now = ready.send_now + self._send_now, []
         ready.reads, self._reads_done = self._reads_done, []
-        self._writes.begin(ready, HardState(self.term, self._voted_for))
+        ready.snapshot, self._snapshot_to_restore = self._snapshot_to_restore, None
+        self._writes.begin(ready, HardState(self.term, self._voted_for), self._records)
+        self._records = []
         if ready.records or not self._writes:
             # Otherwise these wait: they may promise what an earlier Ready, still being written, records.
             ready.send_after_sync, self._send_after_sync = self._send_after_sync, []
@@ -220,6 +220,9 @@ class Raft(Transfers):
             "commit_index": self.commit_index,
             "last_index": self.log.last_index,
             "last_term": self.log.last_term,
+            "base_index": self.log.base_index,
+            "snapshot_index": 0 if self.snapshot is None else self.snapshot.index,
+            "snapshots_damaged": self._receiving.damaged,
             "durable_index": self.log.durable_index,
             "votes": sorted(voter for voter, granted in self._votes.items() if granted),
             "followers": {} if self._leadership is None else self._leadership.status(self._now_ns),
@@ -237,7 +240,8 @@ class Raft(Transfers):
         self.log.check_invariants()
         if self.proposals is not None:
             self.proposals.check_invariants()
-        assert 0 <= self._delivered_index <= self.commit_index <= self.log.last_index
+        assert self.log.base_index <= (0 if self.snapshot is None else self.snapshot.index) <= self._delivered_index
+        assert self._delivered_index <= self.commit_index <= self.log.last_index
         assert self.log.last_term <= self.term
         assert (self.role is Role.LEADER) == (self._leadership is not None) == (self.leader == self.own)
         if self._leadership is not None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from consensus.machine import Outgoing
+from consensus.machine import Outgoing, Snapshot
 from consensus.quorum import agreed_index
 from consensus.raft.config import RaftConfig
 from consensus.raft.inflight import Inflight
 from consensus.raft.log import ENTRY_OVERHEAD_BYTES, Log, size_bytes
 from consensus.raft.progress import Progress
 from consensus.raft.rounds import ROUNDS_UNDER_WAY_MAX, ReadQueue, Rounds
-from protocol.messages import AppendEntries, Entry
+from consensus.raft.snapshot import Sending
+from protocol.messages import AppendEntries, Entry, Message
+from protocol.raft_messages import InstallSnapshot
 
 
 class Leadership:
@@ -73,14 +75,12 @@ class Leadership:
         echoes = (progress.round for progress in self.followers.values())
         self.rounds.confirm(agreed_index([self.rounds.begun, *echoes], self.quorum_size))
 
-    def appends(self, commit_index: int) -> Iterator[Outgoing]:
+    def appends(self, commit_index: int, snapshot: Snapshot | None) -> Iterator[Outgoing]:
         """All messages that may leave now. Sending ahead of the answers is bounded by the in-flight limit."""
         for follower, progress in self.followers.items():
             due = self._heartbeat_due
             while due or progress.wants_append(self._log, commit_index):
-                message = self._append_for(progress, commit_index)
-                progress.sent(message)
-                yield Outgoing(follower, message)
+                yield Outgoing(follower, self._message_for(progress, commit_index, snapshot))
                 due = False
         self._heartbeat_due = False
 
@@ -125,6 +125,25 @@ class Leadership:
     def _new_progress(self, now_ns: int) -> Progress:
         inflight = Inflight(self.config.inflight_appends_max, self.config.inflight_bytes_max)
         return Progress(self._log.last_index + 1, now_ns, inflight)
+
+    def _message_for(self, progress: Progress, commit_index: int, snapshot: Snapshot | None) -> Message:
+        if progress.sending is None and self._log.term_at(progress.next - 1) is None:
+            assert snapshot is not None
+            progress.send_snapshot(snapshot)
+        if progress.sending is not None:
+            return self._chunk_for(progress.sending)
+        message = self._append_for(progress, commit_index)
+        progress.sent(message)
+        return message
+
+    def _chunk_for(self, sending: Sending) -> InstallSnapshot:
+        """The piece that the follower wants next, or wants again."""
+        sending.due = False
+        snapshot, chunk = sending.snapshot, sending.chunk(self.config.snapshot_chunk_bytes_max)
+        return InstallSnapshot(
+            self.term, self.own, snapshot.index, snapshot.term, snapshot.membership, snapshot.digest,
+            len(snapshot.data), sending.offset, chunk, self.rounds.begun,
+        )  # fmt: skip
 
     def _append_for(self, progress: Progress, commit_index: int) -> AppendEntries:
         """The next message for a follower; without entries when its in-flight limit is reached."""

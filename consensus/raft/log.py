@@ -40,16 +40,17 @@ class LogWatcher(Protocol):
 
 
 class Log:
-    """Entries 1 to ``last_index``, without gaps, terms never falling.
+    """Entries ``base_index`` + 1 to ``last_index``, without gaps, terms never falling. A snapshot stands for the rest.
 
-    Invariants: ``durable_index`` <= ``_handed_index`` <= ``last_index``; every open write ends at or below
-    ``_handed_index``.
+    Invariants: ``durable_index`` <= ``_handed_index`` <= ``last_index``, and ``base_index`` <= ``_handed_index``; every
+    open write ends at or below ``_handed_index``.
     """
 
-    def __init__(self, entries: Sequence[Entry] = ()) -> None:
+    def __init__(self, entries: Sequence[Entry] = (), base_index: int = 0, base_term: int = 0) -> None:
+        self.base_index = base_index
+        self.base_term = base_term
         self._entries = list(entries)
-        self.durable_index = len(self._entries)
-        self._handed_index = len(self._entries)
+        self.durable_index = self._handed_index = self.last_index
         self._writes: deque[Write] = deque()
         self._watchers: list[LogWatcher] = []
         self._check_sequence()
@@ -61,25 +62,29 @@ class Log:
 
     @property
     def last_index(self) -> int:
-        return len(self._entries)
+        return self.base_index + len(self._entries)
 
     @property
     def last_term(self) -> int:
-        return self._entries[-1].term if self._entries else 0
+        return self._entries[-1].term if self._entries else self.base_term
 
     def term_at(self, index: int) -> int | None:
-        """Term of the entry at ``index``; 0 at the log's start, None beyond its end."""
-        if index == 0:
-            return 0
-        return self._entries[index - 1].term if index <= len(self._entries) else None
+        """Term of the entry at ``index``; 0 at the log's start, None beyond its end and where it was compacted."""
+        if self.base_index < index <= self.last_index:
+            return self._entries[index - self.base_index - 1].term
+        return self.base_term if index == self.base_index else None
 
     def entries_from(self, first: int, last: int | None = None) -> list[Entry]:
-        """Entries ``first`` to ``last``, both included; to the end when ``last`` is None."""
-        return self._entries[first - 1 : last]
+        """Entries ``first`` to ``last``, both included; to the end when ``last`` is None. What was compacted is not
+        there."""
+        start = max(first - self.base_index - 1, 0)
+        return self._entries[start : None if last is None else max(last - self.base_index, 0)]
 
     def bounded(self, first: int, count_max: int, bytes_max: int) -> tuple[Entry, ...]:
         """Entries from ``first`` on for one message. One entry always goes, however large, or it would never go."""
-        taken = self._entries[first - 1 : first - 1 + count_max]
+        start = first - self.base_index - 1
+        assert start >= 0
+        taken = self._entries[start : start + count_max]
         total = 0
         for position, entry in enumerate(taken):
             total += len(entry.payload) + ENTRY_OVERHEAD_BYTES
@@ -104,27 +109,39 @@ class Log:
 
         The other log's terms up to that point are at most ``term``, so that entries of a later term cannot
         match and a whole term is skipped in one round trip (end of section 5.3). Followers use it on what a leader
-        tried, and leaders on the hint that comes back, so that both sides skip.
+        tried, and leaders on the hint that comes back, so that both sides skip. What was compacted is committed, so
+        that every other log matches it, or will.
         """
         index = min(index, self.last_index)
-        while index > 0 and self._entries[index - 1].term > term:
+        while index > self.base_index and self._entries[index - self.base_index - 1].term > term:
             index -= 1
         return index
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Put ``entries`` at their indices; whatever stood at or after the first one is gone."""
         keep = entries[0].index - 1
-        if keep > self.last_index:
-            raise LocalMisuse(f"entry {entries[0].index} after a log that ends at {self.last_index}")
+        if not self.base_index <= keep <= self.last_index:
+            raise LocalMisuse(f"entry {keep + 1} into a log from {self.base_index + 1} to {self.last_index}")
         if keep < self.last_index:
             self._truncate(keep)
         self._entries.extend(entries)
         for watcher in self._watchers:
             watcher.appended(entries)
 
+    def compact(self, index: int, term: int) -> None:
+        """Drop the entries up to ``index``: a snapshot stands for them, and the disk was handed all of them."""
+        assert self.base_index <= index <= self._handed_index
+        del self._entries[: index - self.base_index]
+        self.base_index, self.base_term = index, term
+
+    def restart(self, index: int, term: int) -> None:
+        """Drop everything: the log goes on after a snapshot at ``index``. Writes that are open count for nothing."""
+        self._truncate(0)
+        self.base_index, self.base_term, self._handed_index = index, term, index
+
     def begin_write(self) -> tuple[tuple[Entry, ...], Write]:
         """Hand out what no earlier write holds. Close the writes in the order in which they were begun."""
-        unsaved = tuple(self._entries[self._handed_index :])
+        unsaved = tuple(self.entries_from(self._handed_index + 1))
         self._handed_index = self.last_index
         write = Write(self.last_index)
         self._writes.append(write)
@@ -142,11 +159,12 @@ class Log:
 
     def check_invariants(self) -> None:
         assert 0 <= self.durable_index <= self._handed_index <= self.last_index
+        assert self.base_index <= self._handed_index
         assert all(write.last_index <= self._handed_index for write in self._writes)
         self._check_sequence()
 
     def _truncate(self, keep: int) -> None:
-        del self._entries[keep:]
+        del self._entries[max(keep - self.base_index, 0) :]
         self._handed_index = min(self._handed_index, keep)
         self.durable_index = min(self.durable_index, keep)
         for write in self._writes:
@@ -155,8 +173,8 @@ class Log:
             watcher.truncated(keep)
 
     def _check_sequence(self) -> None:
-        term = 0
-        for position, entry in enumerate(self._entries, start=1):
+        term = self.base_term
+        for position, entry in enumerate(self._entries, start=self.base_index + 1):
             if entry.index != position or entry.term < term:
                 raise LocalMisuse(f"entry {entry.index} of term {entry.term} at position {position}, after term {term}")
             term = entry.term

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from enum import Enum
 
+from consensus.machine import Snapshot
 from consensus.raft.inflight import Inflight
 from consensus.raft.log import Log, size_bytes
+from consensus.raft.snapshot import Sending
 from protocol.messages import AppendEntries
 
 
@@ -14,6 +16,8 @@ class ProgressState(Enum):
     """The match is unknown: one message, and one with each heartbeat, until an answer tells."""
     REPLICATE = "replicate"
     """The follower keeps up: messages follow each other without waiting, up to the in-flight limit."""
+    SNAPSHOT = "snapshot"
+    """It needs entries that the log no longer has: a snapshot is on its way, piece by piece."""
 
 
 class Progress:
@@ -42,10 +46,13 @@ class Progress:
         """
         self.commit_sent = 0
         self.inflight = inflight
+        self.sending: Sending | None = None
         self._probe_sent = False
 
     def wants_append(self, log: Log, commit_index: int) -> bool:
         """Whether something new may leave now: entries within the limits, or a commit index not yet told."""
+        if self.sending is not None:
+            return self.sending.due
         if self.state is ProgressState.PROBE:
             return not self._probe_sent
         if self.next <= log.last_index and not self.inflight.full:
@@ -68,8 +75,10 @@ class Progress:
         self.match = max(self.match, match_index)
         self.confirmed = max(self.confirmed, self.match)
         self.inflight.free(self.match)
-        if self.state is ProgressState.PROBE:
-            self.state = ProgressState.REPLICATE
+        if self.sending is not None and self.match < self.sending.snapshot.index:
+            return news
+        if self.state is not ProgressState.REPLICATE:
+            self.state, self.sending = ProgressState.REPLICATE, None
             self.next = self.match + 1
         self.next = max(self.next, self.match + 1)
         return news
@@ -78,7 +87,7 @@ class Progress:
         """The follower lacks the entry before ``next`` and names ``hint``; the own log can match it no later than at
         ``worth_trying``. False when the refusal is an old one: a true refusal hints below what was tried, and never
         below what the follower has already confirmed."""
-        if not self.match <= hint < self.next - 1:
+        if self.sending is not None or not self.match <= hint < self.next - 1:
             return False
         self.promises_broken += hint < self.confirmed  # an honest hint never lies below what was acknowledged
         self.state = ProgressState.PROBE
@@ -87,10 +96,15 @@ class Progress:
         self._probe_sent = False
         return True
 
+    def send_snapshot(self, snapshot: Snapshot) -> None:
+        """The follower needs what only a snapshot can bring."""
+        self.state, self.sending = ProgressState.SNAPSHOT, Sending(snapshot)
+        self.inflight.clear()
+
     def connected_anew(self, last_index: int) -> None:
         """What was under way is lost, and the follower may be another process with another disk: ask it again. A match
         only ever advances the commit index, so forgetting one delays a commit and undoes none."""
-        self.state = ProgressState.PROBE
+        self.state, self.sending = ProgressState.PROBE, None
         self.match = 0
         self.next = last_index + 1
         self.inflight.clear()
@@ -98,6 +112,7 @@ class Progress:
 
     def check_invariants(self, last_index: int) -> None:
         assert self.match <= self.confirmed <= last_index
-        assert 0 <= self.match < self.next <= last_index + 1
+        assert self.sending is not None or 0 <= self.match < self.next <= last_index + 1
+        assert (self.state is ProgressState.SNAPSHOT) == (self.sending is not None)
         self.inflight.check_invariants(self.match, self.next)
         assert self.state is ProgressState.REPLICATE or not self.inflight

@@ -127,14 +127,16 @@ class Proposals:
             for loser in self._asked_at.pop(entry.index, ()):
                 self._superseded(loser, {copy for copy in self._asked[loser] if copy.index == entry.index})
 
-    def dump(self) -> list[tuple[bytes, int]]:
-        """The committed keys that are remembered, oldest first. A snapshot of the application has to carry them."""
-        return list(self._committed.items())
+    def dump(self, upto: int) -> list[tuple[bytes, int]]:
+        """The committed keys up to an index, oldest first. A snapshot of the application there has to carry them."""
+        return [(key, index) for key, index in self._committed.items() if index <= upto]
 
     def load(self, dumped: Iterable[tuple[bytes, int]], index: int) -> None:
-        """Start again from a snapshot that stands for the log up to ``index``."""
-        self._committed = dict(dumped)
-        self._open, self._open_at = {}, {}
+        """Go on from a snapshot that stands for the log up to ``index``. Later entries may have come already."""
+        later = {key: place for key, place in self._committed.items() if place > index}
+        self._committed = dict(dumped) | later
+        for key in self._committed.keys() & self._open.keys():
+            del self._open_at[self._open.pop(key).index]
         complete = len(self._committed) < self._remembered_max  # otherwise the key may have been forgotten
         for key in self._committed:
             self._forget_asked(key)

@@ -17,7 +17,7 @@ from consensus.machine import Outgoing, ReadResult
 from consensus.raft.leadership import Leadership
 from consensus.raft.replication import Replication
 from consensus.raft.rounds import NO_ANSWER, NO_LEADER, TOO_MANY, Forwarded, Question
-from protocol.messages import ReadIndex, ReadIndexResponse
+from protocol.raft_messages import ReadIndex, ReadIndexResponse
 
 
 class Reading(Replication):

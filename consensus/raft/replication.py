@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from consensus.raft.election import Elections
 from consensus.raft.leadership import Leadership
+from consensus.raft.progress import Progress
 from protocol.messages import AppendEntries, AppendEntriesResponse
 
 
@@ -15,21 +16,37 @@ class Replication(Elections):
             # The answer tells a leader of the past that it is one.
             self._reply(message.leader, AppendEntriesResponse(self.term, self.own, False, 0, 0, message.round))
             return self._ignore("append of an older term")
-        if message.term == self.term and self.leader not in (None, message.leader):
-            return self._ignore("second leader in one term")
-        self._become_follower(message.term, message.leader)
+        if not self._follow(message.term, message.leader):
+            return None
+        previous = message.previous_log_index
+        if previous < self.log.base_index:
+            # A snapshot stands for it: it is committed, so the leader has it, and everything up to our commit index.
+            confirmation = AppendEntriesResponse(self.term, self.own, True, self.commit_index, 0, message.round)
+            return self._reply(message.leader, confirmation)
+        if self.log.term_at(previous) != message.previous_log_term:
+            return self._refuse_entries(message)
+        return self._accept_entries(message)
+
+    def _follow(self, term: int, leader: int) -> bool:
+        """The sender leads ``term``, which is no older than ours. False when it cannot be, and is ignored."""
+        if term == self.term and self.leader not in (None, leader):
+            self._ignore("second leader in one term")
+            return False
+        self._become_follower(term, leader)
         self._leader_contact_ns = self._now_ns
         self._arm_election()
+        return True
+
+    def _refuse_entries(self, message: AppendEntries) -> None:
+        """The entry before the new ones differs, or is missing: say what is worth trying."""
         previous = message.previous_log_index
-        if self.log.term_at(previous) != message.previous_log_term:
-            if previous <= self.commit_index:
-                return self._ignore("append contradicts what is committed")
-            hint = self.log.match_hint(previous - 1, message.previous_log_term)
-            hint_term = self.log.term_at(hint)
-            assert hint_term is not None
-            refusal = AppendEntriesResponse(self.term, self.own, False, hint, hint_term, message.round)
-            return self._reply(message.leader, refusal)
-        return self._accept_entries(message)
+        if previous <= self.commit_index:
+            return self._ignore("append contradicts what is committed")
+        hint = self.log.match_hint(previous - 1, message.previous_log_term)
+        hint_term = self.log.term_at(hint)
+        assert hint_term is not None
+        refusal = AppendEntriesResponse(self.term, self.own, False, hint, hint_term, message.round)
+        return self._reply(message.leader, refusal)
 
     def _accept_entries(self, message: AppendEntries) -> None:
         """The entry before the new ones matches: take what is new, and follow the leader's commit index that far."""
@@ -42,22 +59,33 @@ class Replication(Elections):
         return self._reply(message.leader, AppendEntriesResponse(self.term, self.own, True, last_new, 0, message.round))
 
     def _on_append_response(self, message: AppendEntriesResponse) -> None:
-        if message.term > self.term:
-            return self._become_follower(message.term, None)
-        leadership = self._leadership
-        if message.term < self.term or leadership is None:
-            return self._ignore("answer to an older leadership")
+        progress = self._answering(message.term, message.follower, message.round)
+        if progress is None:
+            return None
+        assert self._leadership is not None
         if message.match_index > self.log.last_index:
             return self._ignore("match beyond the log")
-        if message.round > leadership.rounds.begun:
-            return self._ignore("round not begun")
-        progress = leadership.followers[message.follower]
-        progress.contact_ns = self._now_ns
-        progress.round = max(progress.round, message.round)
         if not message.success:
             worth_trying = self.log.match_hint(message.match_index, message.hint_term)
             return None if progress.refused(message.match_index, worth_trying) else self._ignore("old refusal")
-        return self._advance_commit(leadership) if progress.accepted(message.match_index) else None
+        return self._advance_commit(self._leadership) if progress.accepted(message.match_index) else None
+
+    def _answering(self, term: int, follower: int, number: int) -> Progress | None:
+        """The progress of a follower that answers this leadership in round ``number``; None when it does not."""
+        if term > self.term:
+            self._become_follower(term, None)
+            return None
+        leadership = self._leadership
+        if term < self.term or leadership is None:
+            self._ignore("answer to an older leadership")
+            return None
+        if number > leadership.rounds.begun:
+            self._ignore("round not begun")
+            return None
+        progress = leadership.followers[follower]
+        progress.contact_ns = self._now_ns
+        progress.round = max(progress.round, number)
+        return progress
 
     def _advance_commit(self, leadership: Leadership) -> None:
         """Commit what a quorum holds on disk, but count only entries of the own term (section 5.4.2, figure 8)."""

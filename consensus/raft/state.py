@@ -6,15 +6,18 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from consensus.machine import HardState, Outgoing, ReadResult
+from consensus.machine import HardState, Outgoing, ReadResult, Record, Snapshot
 from consensus.raft.config import NOBODY, RaftConfig, Role
 from consensus.raft.leadership import Leadership
 from consensus.raft.log import Log
+from consensus.raft.membership import Configuration
 from consensus.raft.proposals import KeyOf, Proposals
 from consensus.raft.rounds import LEADERSHIP_LOST, Forwarded
+from consensus.raft.snapshot import Receiving
 from consensus.raft.writes import OpenWrites
 from protocol.errors import LocalMisuse
-from protocol.messages import Entry, Message, ReadIndexResponse
+from protocol.messages import Entry, Message
+from protocol.raft_messages import ReadIndexResponse
 
 
 class RaftState:
@@ -31,6 +34,8 @@ class RaftState:
         entries: Sequence[Entry],
         applied_index: int = 0,
         key_of: KeyOf | None = None,
+        snapshot: Snapshot | None = None,
+        log_base: tuple[int, int] = (0, 0),
     ) -> None:
         if own not in voters or len(set(voters)) != len(voters):
             raise LocalMisuse(f"agent {own} must be one of the voters {voters}, each named once")
@@ -47,8 +52,10 @@ class RaftState:
         self.proposals_refused: Counter[str] = Counter()
         self.quorum_losses = 0
         self.transfers_abandoned = 0
-        self.log = Log(entries)
-        if self.log.last_term > self.term or not 0 <= applied_index <= self.log.last_index:
+        self.snapshot = snapshot
+        self.log = Log(entries, *log_base)
+        applied_index = max(applied_index, snapshot.index if snapshot is not None else 0)
+        if self.log.last_term > self.term or not log_base[0] <= applied_index <= self.log.last_index:
             raise LocalMisuse(
                 f"stored state does not fit together: term {self.term}, log up to {self.log.last_index} of term "
                 f"{self.log.last_term}, applied {applied_index}"
@@ -64,6 +71,9 @@ class RaftState:
         self._voted_for = hard_state.voted_for
         self._writes = OpenWrites(self.log, hard_state)
         self._delivered_index = applied_index
+        self._records: list[Record] = []
+        self._receiving = Receiving()
+        self._snapshot_to_restore: Snapshot | None = None
         self._votes: dict[int, bool] = {}
         self._transfer_election = False
         self._leadership: Leadership | None = None
@@ -103,6 +113,10 @@ class RaftState:
 
     def _refuse_reads(self, requests: Iterable[int], reason: str) -> None:
         self._reads_done.extend(ReadResult(request, None, reason) for request in requests)
+
+    def _membership_at(self, index: int) -> bytes:
+        """Who votes and who learns, as of ``index``."""
+        return Configuration(self.voters).encode()
 
     def _commit_to(self, index: int) -> None:
         """Everything up to ``index`` is committed; a commit index never falls."""

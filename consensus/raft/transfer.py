@@ -11,7 +11,7 @@ from consensus.machine import Outgoing
 from consensus.raft.config import Role
 from consensus.raft.leadership import Leadership
 from consensus.raft.reading import Reading
-from protocol.messages import TimeoutNow
+from protocol.raft_messages import TimeoutNow
 
 TRANSFER = "leadership transfer"
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from consensus.machine import HardState, LogAppend, Ready
+from consensus.machine import HardState, LogAppend, Ready, Record
 from consensus.raft.log import Log, Write
 from protocol.errors import LocalMisuse
 
@@ -28,13 +29,14 @@ class OpenWrites:
     def __len__(self) -> int:
         return len(self._open)
 
-    def begin(self, ready: Ready, hard_state: HardState) -> None:
-        """Fill ``ready.records`` with what no earlier Ready holds."""
-        if hard_state == self._handed_hard_state and not self._log.unsaved:
+    def begin(self, ready: Ready, hard_state: HardState, snapshots: Sequence[Record] = ()) -> None:
+        """Fill ``ready.records`` with what no earlier Ready holds: a snapshot before the entries that follow it."""
+        if hard_state == self._handed_hard_state and not self._log.unsaved and not snapshots:
             return
         if hard_state != self._handed_hard_state:
             self._handed_hard_state = hard_state
             ready.records.append(hard_state)
+        ready.records.extend(snapshots)
         unsaved, write = self._log.begin_write()
         if unsaved:
             ready.records.append(LogAppend(unsaved))

@@ -47,6 +47,8 @@ struct Batch {
   readIndexes @31 :List(ReadIndex);
   readIndexResponses @32 :List(ReadIndexResponse);
   timeoutNows @33 :List(TimeoutNow);
+  installSnapshots @34 :List(InstallSnapshot);
+  installSnapshotResponses @35 :List(InstallSnapshotResponse);
 }
 
 struct MsgHdr {
@@ -218,6 +220,27 @@ struct AppendEntriesResponse {
   matchIndex @3 :UInt64;
   hintTerm @4 :UInt64;
   round @5 :UInt64;
+}
+
+struct InstallSnapshot {
+  term @0 :UInt64;
+  leader @1 :UInt16;
+  index @2 :UInt64;
+  indexTerm @3 :UInt64;
+  membership @4 :Data;
+  digest @5 :Data;
+  size @6 :UInt64;
+  offset @7 :UInt64;
+  chunk @8 :Data;
+  round @9 :UInt64;
+}
+
+struct InstallSnapshotResponse {
+  term @0 :UInt64;
+  follower @1 :UInt16;
+  index @2 :UInt64;
+  offset @3 :UInt64;
+  round @4 :UInt64;
 }
 
 struct TimeoutNow {

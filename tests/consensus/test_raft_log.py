@@ -54,7 +54,7 @@ def test_an_append_replaces_what_stood_there() -> None:
 
 
 def test_a_gap_is_our_own_mistake() -> None:
-    with pytest.raises(LocalMisuse, match="entry 3 after a log that ends at 1"):
+    with pytest.raises(LocalMisuse, match="entry 3 into a log from 1 to 1"):
         Log(log_of(1)).append([entry(1, 3)])
     with pytest.raises(LocalMisuse):
         Log([entry(1, 2)])

@@ -12,8 +12,8 @@ from consensus.raft.proposals import Outcome, Proposals, Standing
 from protocol.codes import EntryKind
 from protocol.errors import LocalMisuse
 from protocol.messages import AppendEntries, Entry
-from tests.oracles.raft_cluster import key_of
 from tests.oracles.raft_driver import Driver, entry, log_of
+from tests.oracles.raft_host import key_of
 
 
 def leader_of(driver: Driver) -> Driver:
@@ -99,7 +99,8 @@ def test_only_the_latest_outcomes_are_remembered() -> None:
     book.appended(entries)
     book.committed(entries)
     assert [book.outcome(b"1/%d" % index, False) for index in (1, 2)] == [None, Outcome(Standing.COMMITTED, 2)]
-    assert book.dump() == [(b"1/2", 2), (b"1/3", 3)]
+    assert book.dump(3) == [(b"1/2", 2), (b"1/3", 3)]
+    assert book.dump(2) == [(b"1/2", 2)]
     book.check_invariants()
 
 
@@ -109,6 +110,7 @@ def test_a_snapshot_brings_the_keys_of_what_it_stands_for() -> None:
     book.appended(log_of(1, 1, 1))
     for key in (b"1/1", b"1/2", b"1/3"):
         book.asked(key)
+    book.truncated(0)
     book.load([(b"1/1", 1), (b"other", 2)], 2)
     book.check_invariants()
     assert book.outcome(b"1/1", False) == Outcome(Standing.COMMITTED, 1)

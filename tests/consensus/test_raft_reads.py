@@ -10,7 +10,8 @@ from consensus.machine import ReadResult
 from consensus.raft.config import RaftConfig
 from consensus.raft.rounds import ROUNDS_UNDER_WAY_MAX, Rounds
 from protocol.codes import EntryKind
-from protocol.messages import AppendEntries, AppendEntriesResponse, ReadIndex, ReadIndexResponse, RequestVote
+from protocol.messages import AppendEntries, AppendEntriesResponse, RequestVote
+from protocol.raft_messages import ReadIndex, ReadIndexResponse
 from tests.oracles.raft_driver import CONFIG, Driver, log_of
 
 LEASE = dataclasses.replace(CONFIG, lease_reads=True)

@@ -3,12 +3,14 @@ from outside. RAFT_SEEDS sets which seeds: a number is how many, a list like 17,
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import ClassVar
 
+import msgspec
 import pytest
 
-from consensus.machine import Outgoing
+from consensus.machine import Outgoing, Snapshot
 from consensus.raft.config import NOBODY, Role
 from consensus.raft.core import Raft
 from consensus.raft.leadership import Leadership
@@ -129,12 +131,35 @@ class KeepsItsLeaseThroughATransfer(Raft):
         leadership.lease_given_up = False
 
 
+class TakesAnOldSnapshot(Raft):
+    """Seeded bug 15."""
+
+    def _has_already(self, index: int) -> bool:
+        return False
+
+
+class KeepsTheLogBeforeASnapshot(Raft):
+    """Entries that contradict the snapshot stay where they are."""
+
+    def _install(self, snapshot: Snapshot) -> None:
+        term = self.log.term_at(snapshot.index)
+        super()._install(dataclasses.replace(snapshot, term=snapshot.term if term is None else term))
+
+
 class ForgetsItsPromise(Raft):
     """A replica that restarts helps a candidate at once, although a lease rests on it."""
 
     def _leader_is_alive(self) -> bool:
         self._may_have_promised = False
         return super()._leader_is_alive()
+
+
+def test_the_judge_catches_a_snapshot_without_a_checksum(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeded bug 26. The simulated network damages pieces of snapshots."""
+    monkeypatch.setattr("consensus.raft.snapshot.is_intact", lambda snapshot: True)
+    with pytest.raises((AssertionError, msgspec.MsgspecError)):
+        for seed in range(300):
+            simulate(seed)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +169,8 @@ class ForgetsItsPromise(Raft):
         ReadsWithoutAsking,
         TrustsItsLeaseTooLong,
         KeepsItsLeaseThroughATransfer,
+        TakesAnOldSnapshot,
+        KeepsTheLogBeforeASnapshot,
         AcknowledgesBeforeTheDisk,
         ForgetsItsVote,
         TakesAnyCandidate,

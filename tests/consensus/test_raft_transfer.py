@@ -8,7 +8,8 @@ import pytest
 
 from consensus.raft.config import Role
 from protocol.codes import EntryKind
-from protocol.messages import AppendEntriesResponse, RequestVote, RequestVoteResponse, TimeoutNow
+from protocol.messages import AppendEntriesResponse, RequestVote, RequestVoteResponse
+from protocol.raft_messages import TimeoutNow
 from tests.oracles.raft_driver import CONFIG, Driver, log_of
 
 LEASE = dataclasses.replace(CONFIG, lease_reads=True)

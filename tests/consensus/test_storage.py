@@ -15,7 +15,7 @@ from consensus.storage import KeyValue, Storage, StorageFailed
 from consensus.storage_file import FILE_NAME, LOCK_NAME
 from protocol.errors import LocalMisuse, RunFailure, UsageError
 from protocol.messages import Commit, CommittedSlot, Entry, SignedCommand
-from tests.oracles.raft_cluster import Disk
+from tests.oracles.raft_host import Disk
 
 CLUSTER, AGENT = bytes(range(16)), "risk-1"
 COMMAND = SignedCommand(1, 2, b"frame", b"s" * 64)

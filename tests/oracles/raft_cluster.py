@@ -9,193 +9,23 @@ import dataclasses
 import heapq
 import random
 import sys
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from consensus.machine import BROADCAST, HardState, LogAppend, Outgoing, ReadResult, Ready, Record
+import msgspec
+
 from consensus.raft.config import RaftConfig, Role
 from consensus.raft.core import Raft
-from consensus.raft.proposals import Outcome, Standing
+from consensus.raft.proposals import Outcome
 from protocol.codes import EntryKind
 from protocol.messages import Entry, Message
+from protocol.raft_messages import InstallSnapshot
+from tests.oracles.raft_host import Host
+from tests.oracles.raft_judge import Judge
 
 MILLISECOND_NS = 1_000_000
 SECOND_NS = 1000 * MILLISECOND_NS
-
-
-class Disk:
-    """What survives a crash."""
-
-    def __init__(self) -> None:
-        self.hard_state = HardState(0, -1)
-        self.entries: list[Entry] = []
-
-    def write(self, records: Iterable[Record]) -> None:
-        for record in records:
-            if isinstance(record, HardState):
-                self.hard_state = record
-            else:
-                assert isinstance(record, LogAppend)
-                first = record.entries[0].index
-                assert first <= len(self.entries) + 1, "gap in the stored log"
-                self.entries[first - 1 :] = record.entries
-
-
-def key_of(entry: Entry) -> bytes | None:
-    """Every frame is its own idempotency key here."""
-    return entry.payload if entry.kind == EntryKind.FRAME else None
-
-
-class Host:
-    """One replica with its disk. The machine may die and come back; the disk stays."""
-
-    def __init__(
-        self,
-        own: int,
-        voters: tuple[int, ...],
-        quorum_size: int,
-        config: RaftConfig,
-        machine_type: type[Raft] = Raft,
-        seed: str = "host",
-    ) -> None:
-        self.own = own
-        self.voters = voters
-        self.disk = Disk()
-        self.open_writes: deque[Ready] = deque()
-        self.life = 0
-        self._quorum_size = quorum_size
-        self._config = config
-        self._machine_type = machine_type
-        self._seed = seed
-        self.machine: Raft | None = self._make()
-        self.send: Callable[[int, int, Message], None] = lambda *_: None
-        self.on_write: Callable[[Host], None] = lambda _: None
-        self.on_commit: Callable[[Host, list[Entry]], None] = lambda *_: None
-        self.on_read: Callable[[Host, ReadResult], None] = lambda *_: None
-
-    def _make(self) -> Raft:
-        rng = random.Random(f"{self._seed}/{self.own}/{self.life}")
-        disk = self.disk
-        return self._machine_type(
-            self.own, self.voters, self._quorum_size, rng, self._config, disk.hard_state, disk.entries, key_of=key_of
-        )
-
-    @property
-    def raft(self) -> Raft:
-        assert self.machine is not None, f"host {self.own} is down"
-        return self.machine
-
-    def drain(self) -> None:
-        """Perform every Ready up to the point where only the disk is awaited."""
-        while not (ready := self.raft.take_ready()).empty:
-            self._send(ready.send_now)
-            if ready.records:
-                self.open_writes.append(ready)
-                self.on_write(self)
-            else:
-                self._send(ready.send_after_sync)
-                self.raft.persisted(ready)
-            if ready.committed_entries:
-                self.on_commit(self, ready.committed_entries)
-            for result in ready.reads:
-                self.on_read(self, result)
-
-    def complete_write(self) -> None:
-        """The oldest open write has reached the disk."""
-        ready = self.open_writes.popleft()
-        self.disk.write(ready.records)
-        self._send(ready.send_after_sync)
-        self.raft.persisted(ready)
-        self.drain()
-
-    def crash(self, writes_that_survive: int = 0) -> None:
-        """Lose the machine and all open writes but the first few, whose promises never left."""
-        for ready in list(self.open_writes)[:writes_that_survive]:
-            self.disk.write(ready.records)
-        self.open_writes.clear()
-        self.machine = None
-        self.life += 1
-
-    def restart(self) -> None:
-        assert self.machine is None
-        self.machine = self._make()
-
-    def _send(self, outgoing: Iterable[Outgoing]) -> None:
-        for item in outgoing:
-            everybody = item.destination == BROADCAST
-            for to in [voter for voter in self.voters if voter != self.own] if everybody else [item.destination]:
-                self.send(self.own, to, item.message)
-
-
-class Judge:
-    """Safety, seen from outside: one canonical history, and what the Raft paper's figure 3 promises."""
-
-    def __init__(self, hosts: list[Host], quorum_size: int) -> None:
-        self.hosts = hosts
-        self.quorum_size = quorum_size
-        self.canonical: list[Entry] = []
-        self.leader_of_term: dict[int, int] = {}
-        self.delivered: dict[tuple[int, int], int] = {}
-        self.reads: dict[int, int] = {}
-        self.reads_answered = 0
-
-    def committed(self, host: Host, entries: list[Entry]) -> None:
-        """State machine safety, and that a commit stands on a quorum of disks."""
-        for entry in entries:
-            life = (host.own, host.life)
-            assert entry.index == self.delivered.get(life, 0) + 1, f"{life} was given {entry.index} out of order"
-            self.delivered[life] = entry.index
-            if entry.index <= len(self.canonical):
-                assert self.canonical[entry.index - 1] == entry, f"two histories at {entry.index}"
-                continue
-            copies = sum(entry in other.disk.entries[entry.index - 1 : entry.index] for other in self.hosts)
-            assert copies >= self.quorum_size, f"entry {entry.index} committed on {copies} disks"
-            self.canonical.append(entry)
-
-    def read_begins(self, request: int) -> None:
-        """Whatever anybody may know to be committed now, the read must see."""
-        self.reads[request] = len(self.canonical)
-
-    def read_ends(self, result: ReadResult) -> None:
-        """Linearizable reads: the index covers everything that was committed when the read began."""
-        known = self.reads.pop(result.request)
-        if result.index is not None:
-            self.reads_answered += 1
-            assert result.index >= known, f"a stale read: at {result.index}, after {known} were committed"
-
-    def key_settled(self, key: bytes, answers: list[Outcome | None]) -> None:
-        """Idempotency: a key commits at most once, and nothing that a live replica says of it is false."""
-        places = [entry.index for entry in self.canonical if key_of(entry) == key]
-        assert len(places) <= 1, f"{key!r} was committed at {places}"
-        for answer in answers:
-            assert answer is None or answer.standing is not Standing.PENDING, f"{key!r} is still pending"
-            if answer is not None and answer.standing is Standing.COMMITTED:
-                assert places == [answer.index], f"{key!r} is said to be committed at {answer.index}"
-            if answer is not None and answer.standing is Standing.REFUSED:
-                assert not places, f"{key!r} is said to be refused, and stands at {places}"
-
-    def looked_at(self, host: Host) -> None:
-        """Election safety and leader completeness, after every step of ``host``."""
-        raft = host.raft
-        raft.check_invariants()
-        if raft.role is not Role.LEADER or raft.term in self.leader_of_term:
-            assert raft.role is not Role.LEADER or self.leader_of_term[raft.term] == host.own, "two leaders in one term"
-            return
-        self.leader_of_term[raft.term] = host.own
-        held = raft.entries_from(1)[: len(self.canonical)]
-        assert held == self.canonical, f"leader {host.own} of term {raft.term} lacks committed entries"
-
-    def logs_match(self) -> None:
-        """Log matching: the same index and term means the same entries up to there."""
-        logs = [host.raft.entries_from(1) for host in self.hosts if host.machine is not None]
-        for position, one in enumerate(logs):
-            for other in logs[position + 1 :]:
-                shared = min(len(one), len(other))
-                agree = [one[index].term == other[index].term for index in range(shared)]
-                last = max((index for index in range(shared) if agree[index]), default=-1)
-                assert one[: last + 1] == other[: last + 1], "logs with a common entry differ before it"
 
 
 NERVOUS: Final = RaftConfig(
@@ -206,6 +36,8 @@ NERVOUS: Final = RaftConfig(
     bytes_per_append_max=400,
     inflight_appends_max=2,
     clock_drift_ppm=50_000,
+    snapshots=True,
+    snapshot_chunk_bytes_max=900,
     inflight_bytes_max=600,
     uncommitted_bytes_max=1500,
     committed_bytes_per_ready_max=500,
@@ -228,6 +60,8 @@ class Weather:
 
     loss: float = 0.0
     duplication: float = 0.0
+    damage: float = 0.0
+    """Of snapshots, wherever it happens on their way: everything else is small enough to be checked whole."""
     delay_ns_max: int = 5 * MILLISECOND_NS
     cut: set[tuple[int, int]] = field(default_factory=set)
 
@@ -257,6 +91,8 @@ class SimulatedCluster:
         self._disk_free_ns = [0] * voters
         self._wake_ns = [0] * voters
         for host in self.hosts:
+            host.compact_every = self.rng.choice((0, 3, 8)) if seed % 3 else 0
+            host.trailing = self.rng.choice((0, 0, 5))
             host.send, host.on_write, host.on_commit = self._transmit, self._start_write, self._committed
             host.on_read = lambda _, result: self.judge.read_ends(result)
             self._touch(host)
@@ -266,7 +102,7 @@ class SimulatedCluster:
     def crash(self, own: int) -> None:
         host = self.hosts[own]
         self._note(f"crash {own}")
-        host.crash(self.rng.randint(0, len(host.open_writes)))
+        host.crash(self.rng)
 
     def restart(self, own: int) -> None:
         self._note(f"restart {own}")
@@ -396,7 +232,7 @@ class SimulatedCluster:
             self.cut_one_way(own, self.rng.choice(everybody))
         elif dice < 0.60:
             slow_ns = self.rng.choice((5, 60)) * MILLISECOND_NS
-            self.weather = Weather(self.rng.uniform(0, 0.3), self.rng.uniform(0, 0.3), slow_ns)
+            self.weather = Weather(*(self.rng.uniform(0, 0.3) for _ in range(3)), slow_ns)
         elif dice < 0.75:
             self.heal()
         elif dice < 0.85 and leaders:
@@ -433,6 +269,8 @@ class SimulatedCluster:
         raft.tick(self.local_ns(own))
 
     def _transmit(self, sender: int, receiver: int, message: Message) -> None:
+        if isinstance(message, InstallSnapshot) and self.rng.random() < self.weather.damage:
+            message = msgspec.structs.replace(message, chunk=bytes(reversed(message.chunk)))
         copies = 1 + (self.rng.random() < self.weather.duplication)
         for _ in range(copies):
             if self.rng.random() >= self.weather.loss:

@@ -5,7 +5,7 @@ order. Replicas are named 0, 1, 2, and so on; a log is shown as the terms of its
 
     cluster 4 quorum=3     make the replicas, all followers without a log; entries=1 limits each append,
                            uncommitted=64 the leader's uncommitted bytes (an entry weighs 32 and its text),
-                           lease=1 lets reads rest on a lease
+                           lease=1 lets reads rest on a lease, chunk=100 cuts snapshots
     log 1 1 1 2            start replica 1 with this log, one number per entry's term; term=3 if it has seen a later one
     timeout 0              let time pass until replica 0 stands for election, and nobody else is ticked
     wait 100               let so many milliseconds pass; nobody is ticked
@@ -15,6 +15,7 @@ order. Replicas are named 0, 1, 2, and so on; a log is shown as the terms of its
     outcome 0 buy          what replica 0 knows of that key
     read 0 balance         ask on replica 0 from when on its state is fresh enough; the answer comes with a deliver
     transfer 0 2           ask leader 0 to hand over to replica 2
+    compact 0 2            replica 0 takes a snapshot of what it applied, and keeps 2 entries before it
     deliver                perform all Readys and deliver all messages until nothing moves
     deliver quiet          the same without printing messages
     deliver 4              deliver four messages only, in the order in which they were sent
@@ -42,23 +43,17 @@ from consensus.machine import HardState, ReadResult
 from consensus.raft.config import RaftConfig, Role
 from consensus.raft.proposals import Outcome
 from protocol.codes import EntryKind
-from protocol.messages import (
-    AppendEntries,
-    AppendEntriesResponse,
-    Entry,
-    Message,
-    ReadIndex,
-    ReadIndexResponse,
-    RequestVote,
-    RequestVoteResponse,
-    TimeoutNow,
-)
-from tests.oracles.raft_cluster import MILLISECOND_NS, Disk, Host, Judge
+from protocol.messages import AppendEntries, AppendEntriesResponse, Entry, Message, RequestVote, RequestVoteResponse
+from protocol.raft_messages import InstallSnapshot, InstallSnapshotResponse, ReadIndex, ReadIndexResponse, TimeoutNow
+from tests.oracles.raft_cluster import MILLISECOND_NS
+from tests.oracles.raft_host import Disk, Host
+from tests.oracles.raft_judge import Judge
 
 _CONFIG_NAMES: Final = {
     "entries": "entries_per_append_max",
     "uncommitted": "uncommitted_bytes_max",
     "lease": "lease_reads",
+    "chunk": "snapshot_chunk_bytes_max",
 }
 
 
@@ -87,7 +82,9 @@ class Script:
         voters = tuple(range(int(count)))
         chosen = {name: int(value) for name, value in (option.split("=") for option in options)}
         size = chosen["quorum"]
-        config = RaftConfig(**{_CONFIG_NAMES[name]: value for name, value in chosen.items() if name in _CONFIG_NAMES})
+        config = RaftConfig(
+            snapshots=True, **{_CONFIG_NAMES[name]: value for name, value in chosen.items() if name in _CONFIG_NAMES}
+        )
         self.hosts = [Host(own, voters, size, config, seed="script") for own in voters]
         self.judge = Judge(self.hosts, size)
         for host in self.hosts:
@@ -146,6 +143,10 @@ class Script:
         reason = self.hosts[int(own)].raft.transfer_leadership(int(to), self.now_ns)
         self._say(f"{own} hands over to {to}" if reason is None else f"{own} refuses: {reason}")
 
+    def do_compact(self, own: str, trailing: str) -> None:
+        host = self.hosts[int(own)]
+        host.raft.compact(host.application.index, host.application.data(host.raft), int(trailing))
+
     def do_deliver(self, how: str = "") -> None:
         self._quiet = how == "quiet"
         limit = int(how) if how.isdigit() else None
@@ -203,6 +204,8 @@ class Script:
                 continue
             raft = host.raft
             terms = " ".join(str(entry.term) for entry in raft.entries_from(1)) or "empty"
+            if raft.log.base_index:
+                terms = f"(snapshot {raft.status()['snapshot_index']}) after {raft.log.base_index}: {terms}"
             leader = "nobody" if raft.leader is None else raft.leader
             self._say(
                 f"{host.own}: {raft.role.value} of term {raft.term}, leader {leader}, "
@@ -272,6 +275,10 @@ def describe(message: Message) -> str:
             return f"matches up to {match_index}, term {term}"
         case AppendEntriesResponse(term, _, False, hint, hint_term):
             return f"refused, try {hint}/{hint_term}, term {term}"
+        case InstallSnapshot(term, _, index, index_term, size=size, offset=offset, chunk=chunk):
+            return f"snapshot {index}/{index_term} term {term}, bytes {offset} to {offset + len(chunk)} of {size}"
+        case InstallSnapshotResponse(term, _, index, offset):
+            return f"snapshot {index} from byte {offset}, term {term}"
         case TimeoutNow(term):
             return f"stand now, term {term}"
         case ReadIndex():
