@@ -68,3 +68,8 @@ class CreditIn:
         self._handled[channel] -= more
         self._left[channel] += more
         return Credit(channel=Channel(channel), more_bytes=more)
+
+    def unsaid(self, credit: Credit) -> None:
+        """The promise could not be sent: it is made again with the next batch that is handled."""
+        self._handled[credit.channel] += credit.more_bytes
+        self._left[credit.channel] -= credit.more_bytes

@@ -320,8 +320,8 @@ class Peer:
         """One batch to its end; what it took of the peer's credit is given back."""
         self._handle_batch(payload, channel)
         credit = self._credit_in.handled(channel, len(payload) + HEADER.size)
-        if credit is not None and not self.gone.is_set():
-            self.send(credit)
+        if credit is not None and not self.gone.is_set() and not self.send(credit):
+            self._credit_in.unsaid(credit)
 
     def _handle_batch(self, payload: bytes, channel: Channel) -> None:
         began_ns = now_ns()

@@ -58,6 +58,16 @@ def test_who_sends_without_credit_is_refused() -> None:
     receiver.received(int(Channel.ORDERS), 1)
 
 
+def test_a_promise_that_could_not_be_sent_is_made_again() -> None:
+    receiver, half = CreditIn(), WINDOW_BYTES[BULK] // 2
+    receiver.received(BULK, half)
+    first = receiver.handled(BULK, half)
+    assert first == m.Credit(BULK, half)
+    receiver.unsaid(first)
+    receiver.received(BULK, 100)
+    assert receiver.handled(BULK, 100) == m.Credit(BULK, half + 100)
+
+
 @pytest.mark.parametrize(
     "credit", [m.Credit(0, 1), m.Credit(4, 1), m.Credit(3, 0), m.Credit(3, 4 * MIB + 1), m.Credit(3, 1)]
 )
