@@ -65,6 +65,7 @@ class Peer:
         """Batches of paused channels, as they came: bounded by the credit that was given for them."""
         self.epoch = PROBE_EPOCH
         self.greeted = False
+        self.welcomed = asyncio.Event()
         self.gone = asyncio.Event()
 
     @property
@@ -161,9 +162,19 @@ class Peer:
         self._link.close(REFUSED_CODE, f"{reason}: {detail}" if detail else reason)
         self._finish(Closed(reason, detail))
 
+    async def greeted_or_gone(self) -> None:
+        """Until it is known whether the connection came to stand."""
+        waiting = [asyncio.ensure_future(event.wait()) for event in (self.welcomed, self.gone)]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waiting:
+                each.cancel()
+
     def close(self, reason: str) -> None:
-        """Close without blame."""
+        """Close without blame, once what was taken is written."""
         if self._link is not None and not self._link.closed:
+            self.flush(now_ns())
             self._link.close(0, reason)
         self._finish(Closed(reason))
 
@@ -302,6 +313,7 @@ class Peer:
         if not self.dialled:
             self._readers[0] = FrameReader()
         self.greeted = link.greeted = True
+        self.welcomed.set()
         self._allowed = allowed_messages(agent.role, epoch == PROBE_EPOCH)
         self._host.on_greeted(self)
 

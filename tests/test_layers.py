@@ -22,6 +22,7 @@ ON_TOP = "profiling.bench"
 
 SHELLS = (
     "agents.cli*",
+    "agents.certificates",
     "agents.child",
     "agents.clock",
     "agents.cluster_init",

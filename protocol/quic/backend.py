@@ -7,6 +7,7 @@ the processor. Both speak QUIC version 1 to each other, so that agents may diffe
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, Final, Protocol
 
 from cryptography.x509 import Certificate
@@ -47,6 +48,10 @@ class Connection(Protocol):
     @property
     def certified(self) -> Agent | None:
         """The agent whom the peer's certificate names; ``None`` where the library cannot ask a client for one."""
+
+    @property
+    def peer_valid_until(self) -> datetime | None:
+        """When the certificate ends that the peer showed, UTC; ``None`` as for ``certified``."""
 
     @property
     def refusal(self) -> str | None:

@@ -7,6 +7,7 @@ private member that is used is pinned by ``tests/protocol/test_aioquic_contract.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from operator import attrgetter
 from typing import Any, Final
 
@@ -56,6 +57,7 @@ class SwarmConnection(QuicConnection):
     events = events
     exporter: bytes | None = None
     certified: Agent | None = None
+    peer_valid_until: datetime | None = None
     refusal: str | None = None
     key_updates: int = 0
 
@@ -221,6 +223,7 @@ class SwarmConnection(QuicConnection):
         assert certificate is not None, "the TLS engine verified it a moment ago"
         try:
             self.certified = self._admission(certificate)
+            self.peer_valid_until = certificate.not_valid_after_utc
         except PeerViolation as violation:
             self._refuse(tls.AlertBadCertificate, violation.reason, violation.detail)
 

@@ -14,6 +14,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from aioquic.quic.packet import QuicProtocolVersion, encode_quic_version_negotiation
@@ -75,6 +76,7 @@ class Driver:
         self._logger = logger
         self._port = port if port is not None else UdpPort()
         self._clock = clock
+        self._transport = transport
         self._backend = backend_for(transport, identity, profile)
         self._reset_key = digest(b"swarm/stateless-reset/1", identity.signing_key.private_bytes_raw())
         self._links: dict[Link, None] = {}
@@ -145,6 +147,10 @@ class Driver:
         self._port.close()
 
     # --- end of the tick --------------------------------------------------------------------------------------------
+
+    def reload(self, identity: Identity) -> None:
+        """Connections that begin from now on use this identity's certificate, key and authorities."""
+        self._backend = backend_for(self._transport, identity, self._profile)
 
     def touch(self, link: Link) -> None:
         """The connection has something to send: flush it when this tick ends."""
@@ -239,9 +245,13 @@ class Driver:
     def _keep_house(self) -> None:
         assert self._loop is not None, "set when the driver was opened"
         self._housekeeping = self._loop.call_later(HOUSEKEEPING_S, self._keep_house)
-        now = self._clock()
+        now, today = self._clock(), datetime.now(UTC)
         for link in list(self._links):
             if link.closed:
+                continue
+            valid_until = link.connection.peer_valid_until
+            if valid_until is not None and valid_until < today:
+                self.end(link, Closed("certificate_expired", f"at {valid_until:%Y-%m-%d %H:%M} UTC"))
                 continue
             if not link.greeted and now - link.opened_at > link.greeting_timeout_s:
                 reason = "unreachable" if link.connection.is_client else "handshake_timeout"

@@ -96,6 +96,20 @@ def test_of_two_processes_with_one_id_the_older_stops_with_its_reason(swarm: Swa
     assert {agent["id"]: agent["restarts"] for agent in report["run"]["agents"]}["risk-1"] == 1
 
 
+def test_certificates_are_renewed_in_mid_run(swarm: SwarmDirectory) -> None:
+    process = swarm.up("--cycles", "120", "--transport", "risk-1=qh3")
+    agents = swarm.await_cycle(3, process)
+    assert swarm.run("init", "--dir", "cluster", "--renew").returncode == 0
+    for agent in agents.values():
+        os.kill(agent["pid"], signal.SIGHUP)
+    report = finish(process)
+    assert_nothing_lost(report)
+    assert all(agent["restarts"] == 0 for agent in report["run"]["agents"])
+    for agent_id in ("trader-1", "risk-1", "risk-2", "executor-1", "venue"):
+        log = (swarm.runs / "latest" / agent_id / "log.jsonl").read_text()
+        assert '"certificates_reloaded"' in log and '"replaced"' in log, agent_id
+
+
 def test_a_dead_venue_ends_the_run_with_its_reason(swarm: SwarmDirectory) -> None:
     process = swarm.up("--cycles", "300")
     agents = swarm.await_cycle(2, process)
