@@ -306,6 +306,7 @@ class Endpoint:
         """Another connection of the same process takes its place. What is on its way on the old one still arrives; it
         closes a little later, and there is one such connection to an agent at most."""
         index = old.agent.index
+        self._logger.info("peer_replaced", peer=old.agent.id)
         del self._peers[index]
         self._on_peer_change(old.agent, False)
         before = self._retiring.pop(index, None)

@@ -41,8 +41,8 @@ GREETINGS_MAX: Final = 64
 HOUSEKEEPING_S: Final = 0.5
 TIMER_STEP_S: Final = 0.001
 """The loop's timers are no finer; asking for less makes uvloop spin."""
-TIMER_SOON_S: Final = 0.004
-"""No timer of a connection is so urgent: the shortest is a delayed acknowledgement, 5 ms."""
+TIMER_SOON_S: Final = 0.002
+"""No timer is so urgent: the loop's own are a millisecond coarse, and an acknowledgement may wait for five."""
 RESET_TOKEN_BYTES: Final = 16
 RESET_BYTES_MIN: Final = 21
 RESET_BYTES_MAX: Final = 42

@@ -107,7 +107,7 @@ def test_certificates_are_renewed_in_mid_run(swarm: SwarmDirectory) -> None:
     assert all(agent["restarts"] == 0 for agent in report["run"]["agents"])
     for agent_id in ("trader-1", "risk-1", "risk-2", "executor-1", "venue"):
         log = (swarm.runs / "latest" / agent_id / "log.jsonl").read_text()
-        assert '"certificates_reloaded"' in log and '"replaced"' in log, agent_id
+        assert '"certificates_reloaded"' in log and '"peer_replaced"' in log, agent_id
 
 
 def test_a_dead_venue_ends_the_run_with_its_reason(swarm: SwarmDirectory) -> None:
