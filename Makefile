@@ -11,7 +11,7 @@ MODE   ?= optimized
 
 .DEFAULT_GOAL := help
 WANTED  = import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v < (3, 15) and f"error: Python 3.11 to 3.14 is needed, this is {v[0]}.{v[1]}; call make with PYTHON=python3.12")
-.PHONY: help setup setup-bench run up test test-all test-peers test-cluster lint format bench warmup clean
+.PHONY: help setup setup-bench run up test test-all test-soak test-peers test-cluster lint format bench warmup clean
 
 help:            ## this text
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | \
@@ -50,8 +50,12 @@ warmup: setup    ## compile the kernels
 test: setup      ## the default suite, under five minutes
 	@$(BIN)/python -m pytest -m "not cluster and not soak and not peers"
 
+test-soak: setup ## days of the wire in virtual time, ten million mutated frames
+	@$(BIN)/python -m pytest -m soak --timeout 3600 -o faulthandler_timeout=0
+
 test-all: setup  ## the default suite, the soaks, the peers and the containers
-	@$(BIN)/python -m pytest -m "not cluster and not peers"
+	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory test-soak
 	@$(MAKE) --no-print-directory test-peers
 	@$(MAKE) --no-print-directory test-cluster
 

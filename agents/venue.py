@@ -10,6 +10,7 @@ import asyncio
 import json
 from typing import Any
 
+from agents.certificates import Certificates
 from agents.setup import Setup
 from orders.venues.latency import DelayQueue
 from orders.venues.paper import PaperVenue, VenueConfig
@@ -59,18 +60,25 @@ class VenueProcess:
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = asyncio.Event()
         self.endpoint = setup.endpoint(self._on_message, self._on_peer_change)
+        self._certificates = Certificates(setup, self.endpoint)
 
     async def run(self) -> None:
         try:
             await self.endpoint.start()
+            self._certificates.start()
             self.state = "ready"
             await self._stopped.wait()
         finally:
             if self._timer is not None:
                 self._timer.cancel()
+            self._certificates.stop()
             await self.endpoint.close()
         if self.fault is not None:
             raise self.fault
+
+    def reload(self) -> None:
+        """New certificates are there."""
+        self._certificates.reload()
 
     def stop(self) -> None:
         self._stopped.set()

@@ -14,7 +14,7 @@ from agents.data.dataset import Dataset
 from agents.stress import StressMatcher
 from consensus.budget import BudgetBook
 from consensus.effects import Debit
-from consensus.route import RouteFacts, critical_positions, intent_notional
+from consensus.route import RouteFacts, critical_positions, intent_notionals
 from protocol.codes import DenyCode, Path
 from protocol.messages import Denial, Frame
 
@@ -69,17 +69,9 @@ def debits_of(frame: Frame, policy: RoutePolicy) -> tuple[Debit, ...]:
     """What the frame takes from its slice: the lane consumes, a spine frame carries its own escrow."""
     if frame.path != Path.LANE:
         return ()
-    return tuple(
-        Debit(
-            frame.slice_id,
-            frame.slice_version,
-            frame.trader,
-            intent.sequence,
-            intent.symbol,
-            intent_notional(intent, policy.collar_bps),
-        )
-        for intent in frame.intents
-    )
+    rows, notionals = frame.intents.array, intent_notionals(frame.intents, policy.collar_bps)
+    columns = zip(rows["sequence"].tolist(), rows["symbol"].tolist(), notionals, strict=True)
+    return tuple(Debit(frame.slice_id, frame.slice_version, frame.trader, *cells) for cells in columns)
 
 
 def deny_all(frame: Frame, code: DenyCode) -> tuple[Denial, ...]:

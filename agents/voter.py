@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from agents.certificates import Certificates
 from agents.clock import wall_ns
 from agents.order_view import OrderView
 from agents.portfolio_status import portfolio_status
@@ -133,6 +134,7 @@ class Voter:
         callbacks = Callbacks(self._send, self._verify, self._settled, self._coordinated, self._granted, self.fail)
         self.runner = Runner(self.replica, self.storage, callbacks)
         self.endpoint = setup.endpoint(self._on_message, self._on_peer_change)
+        self._certificates = Certificates(setup, self.endpoint)
         self._stopped = asyncio.Event()
         self._awaiting_grant: list[FrameRecord] = []
         self._events_timer: asyncio.TimerHandle | None = None
@@ -145,6 +147,7 @@ class Voter:
         """Start everything, serve until stopped, close everything. Raises what made the agent fail."""
         try:
             await self.endpoint.start()
+            self._certificates.start()
             self.runner.start()
             self.state = "connecting"
             self._ask_for_events()
@@ -156,6 +159,10 @@ class Voter:
             await self._close()
         if self.fault is not None:
             raise self.fault
+
+    def reload(self) -> None:
+        """New certificates are there."""
+        self._certificates.reload()
 
     def stop(self) -> None:
         self._stopped.set()
@@ -180,6 +187,7 @@ class Voter:
         await asyncio.gather(*self._background, return_exceptions=True)
         await self.role.close()
         await self.runner.close()
+        self._certificates.stop()
         await self.endpoint.close()
         self.worker.shutdown(wait=False, cancel_futures=True)
         self.storage.close()

@@ -298,8 +298,10 @@ class Replica:
             return "frame_path_unknown"
         if not 0 < len(frame.intents) <= INTENTS_PER_FRAME_MAX:
             return "frame_intent_count"
-        if len({intent.sequence for intent in frame.intents}) != len(frame.intents):
+        if len(set(frame.intents.array["sequence"].tolist())) != len(frame.intents):
             return "frame_intent_repeated"
+        if len(frame.windows) != frame.window_length * len(frame.claims) and len(frame.windows):
+            return "frame_window_shape"
         return None
 
     # --- the spine ---------------------------------------------------------------------------------------------------

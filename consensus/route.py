@@ -8,14 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from protocol.codes import Side
-from protocol.messages import Intent
+from protocol.messages import Intent, Intents
 
 BASIS: Final = 10_000
 """Basis points in one."""
 DEFAULT_COLLAR_BPS: Final = 200
+QUANTITY_EXACT: Final = 2**21
+PRICE_EXACT: Final = 2**40
+"""Up to these magnitudes, and collars up to ``BASIS``, no product below leaves 64 bits."""
 
 
 def collar_price(side: int, reference_price: int, collar_bps: int) -> int:
@@ -37,6 +43,43 @@ def intent_notional(intent: Intent, collar_bps: int) -> int:
     """
     price = effective_price(intent, collar_bps)
     return intent.quantity * (price if intent.side == Side.BUY else max(price, intent.reference_price))
+
+
+def effective_prices(intents: Intents, collar_bps: int) -> list[int]:
+    """``effective_price`` of every row, in one pass over the columns."""
+    if not _exact(intents, collar_bps):
+        return [effective_price(intents[position], collar_bps) for position in range(len(intents))]
+    prices: list[int] = _effective_column(intents.array, collar_bps).tolist()
+    return prices
+
+
+def intent_notionals(intents: Intents, collar_bps: int) -> list[int]:
+    """``intent_notional`` of every row, in one pass over the columns."""
+    if not _exact(intents, collar_bps):
+        return [intent_notional(intents[position], collar_bps) for position in range(len(intents))]
+    rows = intents.array
+    price = _effective_column(rows, collar_bps)
+    at_least = np.where(rows["side"] == Side.BUY, price, np.maximum(price, rows["reference_price"]))
+    notionals: list[int] = (rows["quantity"] * at_least).tolist()
+    return notionals
+
+
+def _exact(intents: Intents, collar_bps: int) -> bool:
+    """May numpy do the arithmetic? It wraps around where Python's own numbers grow, and peers choose the numbers."""
+    rows, bound = intents.array, PRICE_EXACT
+    prices = (rows["limit_price"], rows["reference_price"])
+    inside = [not len(rows) or (-bound <= column.min() and column.max() <= bound) for column in prices]
+    quantity = rows["quantity"]
+    small = not len(rows) or (quantity.min() >= -QUANTITY_EXACT and quantity.max() <= QUANTITY_EXACT)
+    return all(inside) and bool(small) and 0 <= collar_bps <= BASIS
+
+
+def _effective_column(rows: NDArray[np.void], collar_bps: int) -> NDArray[np.int64]:
+    limit, reference = rows["limit_price"], rows["reference_price"]
+    bought = reference * (BASIS + collar_bps) // BASIS
+    sold = -(-reference * (BASIS - collar_bps) // BASIS)
+    column: NDArray[Any] = np.where(limit != 0, limit, np.where(rows["side"] == Side.BUY, bought, sold))
+    return column
 
 
 def outside_collar(price: int, reference_price: int, collar_bps: int) -> bool:
@@ -62,12 +105,8 @@ def criticality(
     """
     notional = intent_notional(intent, collar_bps)
     reference = intent.reference_price if reference_price is None else reference_price
-    return (
-        stress
-        or notional > critical_notional
-        or symbol_used + notional > symbol_limit
-        or outside_collar(effective_price(intent, collar_bps), reference, collar_bps)
-    )
+    apart = outside_collar(effective_price(intent, collar_bps), reference, collar_bps)
+    return stress or apart or notional > critical_notional or symbol_used + notional > symbol_limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,25 +125,26 @@ class RouteFacts:
     collar_bps: int = DEFAULT_COLLAR_BPS
 
 
-def critical_positions(intents: tuple[Intent, ...], facts: RouteFacts) -> tuple[int, ...]:
+def critical_positions(intents: Intents, facts: RouteFacts) -> tuple[int, ...]:
     """Positions of the critical intents, each seeing the routine use of those before it.
 
     Leaving them out leaves a list that is routine as a whole: the trader splits its signals with this very function.
     """
     taken: dict[int, int] = {}
     critical: list[int] = []
-    for position, intent in enumerate(intents):
-        in_frame = taken.get(intent.symbol, 0)
-        if criticality(
-            intent,
-            critical_notional=facts.critical_notional,
-            symbol_used=facts.used_by_symbol(intent.symbol) + in_frame,
-            symbol_limit=facts.symbol_limit,
-            stress=facts.stress(intent.symbol),
-            collar_bps=facts.collar_bps,
-            reference_price=facts.reference_price(intent.symbol),
+    prices, notionals = effective_prices(intents, facts.collar_bps), intent_notionals(intents, facts.collar_bps)
+    symbols, stated = intents.array["symbol"].tolist(), intents.array["reference_price"].tolist()
+    for position, (symbol, price, notional) in enumerate(zip(symbols, prices, notionals, strict=True)):
+        used = facts.used_by_symbol(symbol) + taken.get(symbol, 0)
+        own = facts.reference_price(symbol)
+        reference = stated[position] if own is None else own
+        if (
+            facts.stress(symbol)
+            or outside_collar(price, reference, facts.collar_bps)
+            or notional > facts.critical_notional
+            or used + notional > facts.symbol_limit
         ):
             critical.append(position)
         else:
-            taken[intent.symbol] = in_frame + intent_notional(intent, facts.collar_bps)
+            taken[symbol] = taken.get(symbol, 0) + notional
     return tuple(critical)

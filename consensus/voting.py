@@ -67,7 +67,8 @@ class Voting:
         """What this replica says about the frame, for ever. What it approves on the lane is debited here and now."""
         codes = {denial.intent: denial.code for denial in denials}
         kept: list[Debit] = []
-        positions = {intent.sequence: position for position, intent in enumerate(record.frame.intents)}
+        sequences = record.frame.intents.array["sequence"].tolist()
+        positions = {sequence: position for position, sequence in enumerate(sequences)}
         for debit in debits:
             position = positions[debit.intent]
             if position in codes:

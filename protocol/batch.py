@@ -8,6 +8,7 @@ baseline, one message per frame.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
@@ -71,11 +72,8 @@ class BatchStatistics:
     """Pushes answered with WouldBlock."""
 
 
-@dataclass(slots=True)
-class _Waiting:
-    envelope: Envelope
-    size: int
-    pushed_at_ns: int
+_Waiting = tuple[Envelope, int, int]
+"""Envelope, estimated size, when it was pushed."""
 
 
 @dataclass(slots=True)
@@ -96,7 +94,7 @@ class Batcher:
     def __init__(self, limits: BatchLimits | None = None) -> None:
         self.limits = limits or BatchLimits()
         self.statistics = BatchStatistics()
-        self._queues = {channel: _Queue() for channel in Channel}
+        self._queues = [_Queue() for _ in Channel]
 
     def push(self, envelope: Envelope, channel: Channel, now_ns: int) -> None:
         """Take a message for the next batch of its channel. Raises WouldBlock when the queue is full; nothing is
@@ -106,9 +104,10 @@ class Batcher:
         if depth >= self.limits.queue_max or (depth and queue.size + size > self.limits.queue_bytes_max):
             self.statistics.refused += 1
             raise WouldBlock(channel, depth)
-        queue.waiting.append(_Waiting(envelope, size, now_ns))
+        queue.waiting.append((envelope, size, now_ns))
         queue.size += size
-        queue.depth_peak = max(queue.depth_peak, depth + 1)
+        if depth >= queue.depth_peak:
+            queue.depth_peak = depth + 1
 
     def depth(self, channel: Channel) -> int:
         """Gauge: messages waiting."""
@@ -118,30 +117,35 @@ class Batcher:
         """Gauge: most messages that ever waited at once."""
         return self._queues[channel].depth_peak
 
-    def get_timer(self) -> int | None:
-        """When ``frames_to_send`` will next have something, or None when nothing waits. May lie in the past."""
-        return min((self._due_at_ns(c) for c, queue in self._queues.items() if queue.waiting), default=None)
+    def get_timer(self, open_channels: Sequence[Channel] = tuple(Channel)) -> int | None:
+        """When ``frames_to_send`` will next have something for these channels, or None when nothing waits. May lie in
+        the past."""
+        due = [self._due_at_ns(channel) for channel in open_channels if self._queues[channel].waiting]
+        return min(due) if due else None
+
+    def take(self, channel: Channel, now_ns: int) -> list[Envelope] | None:
+        """The next batch of a channel, in order of arrival; None when none is due."""
+        queue = self._queues[channel]
+        return self._take_batch(queue) if queue.waiting and self._due_at_ns(channel) <= now_ns else None
 
     def frames_to_send(self, now_ns: int, frames_max: int | None = None) -> list[tuple[Channel, list[Envelope]]]:
-        """Batches that are due, most urgent channel first and in order of arrival within it. ``frames_max`` is the
-        room that the transport has; what does not fit keeps waiting."""
+        """Batches that are due, most urgent channel first. ``frames_max`` is the room that the caller has; what does
+        not fit keeps waiting."""
         frames: list[tuple[Channel, list[Envelope]]] = []
-        for channel, queue in self._queues.items():
-            while queue.waiting and self._due_at_ns(channel) <= now_ns:
-                if frames_max is not None and len(frames) >= frames_max:
-                    return frames
-                frames.append((channel, self._take_batch(queue)))
+        for channel in Channel:
+            while (frames_max is None or len(frames) < frames_max) and (batch := self.take(channel, now_ns)):
+                frames.append((channel, batch))
         return frames
 
     def check_invariants(self) -> None:
         """For tests and simulation."""
-        for queue in self._queues.values():
-            assert queue.size == sum(waiting.size for waiting in queue.waiting)
+        for queue in self._queues:
+            assert queue.size == sum(size for _, size, _ in queue.waiting)
             assert len(queue.waiting) <= queue.depth_peak <= self.limits.queue_max
 
     def _due_at_ns(self, channel: Channel) -> int:
         queue = self._queues[channel]
-        oldest_ns = queue.waiting[0].pushed_at_ns
+        oldest_ns = queue.waiting[0][2]
         full = len(queue.waiting) >= self.limits.batch_max or queue.size >= self.limits.batch_bytes_max
         return oldest_ns if full or channel in _URGENT else oldest_ns + self.limits.linger_ns
 
@@ -149,11 +153,11 @@ class Batcher:
         taken: list[Envelope] = []
         size = 0
         while queue.waiting and len(taken) < self.limits.batch_max:
-            if taken and size + queue.waiting[0].size > self.limits.batch_bytes_max:
+            if taken and size + queue.waiting[0][1] > self.limits.batch_bytes_max:
                 break
-            waiting = queue.waiting.popleft()
-            taken.append(waiting.envelope)
-            size += waiting.size
+            envelope, envelope_size, _ = queue.waiting.popleft()
+            taken.append(envelope)
+            size += envelope_size
         queue.size -= size
         self._count(len(taken), size)
         return taken

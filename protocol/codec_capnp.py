@@ -11,9 +11,8 @@ from protocol.errors import LocalMisuse, PeerViolation
 from protocol.fields import BATCH_BYTES_MAX, MESSAGES_PER_BATCH_MAX
 from protocol.layout import WORD, batch_columns, headers_position, layout_of
 from protocol.messages import WIRE_TYPES, Message
-from protocol.overlay_read import Cells, read_cells, read_root, rows_reader, struct_reader, view_rows
+from protocol.overlay_read import Cells, read_cells, read_root, rows_reader, struct_reader
 from protocol.overlay_write import rows_writer, struct_writer, with_local_blame, write_cells, write_root
-from protocol.rows import Rows
 from protocol.segment import POINTER, Segment, new_message, sealed
 
 M = TypeVar("M", bound=Message)
@@ -86,11 +85,6 @@ class CapnpCodec:
     def decode_body(self, kind: type[M], data: bytes) -> M:
         """Raises PeerViolation."""
         return cast(M, read_root(kind, data, BATCH_BYTES_MAX))
-
-    def view_rows(self, kind: type[Message], field_name: str, data: bytes) -> Rows:
-        """One list of pointer-free rows of a body, say the intents of a Frame, as an array over ``data`` itself.
-        Read-only, shape (rows,), dtype ``rows.row_type``. Raises PeerViolation."""
-        return view_rows(kind, field_name, data, BATCH_BYTES_MAX)
 
 
 def _sort_into(columns: dict[type[Message], list[Message]], messages: Sequence[Envelope]) -> bytes:

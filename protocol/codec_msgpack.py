@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, Final, TypeVar, cast
 
 import msgpack
@@ -25,17 +25,20 @@ from protocol.fields import (
     MESSAGES_PER_BATCH_MAX,
     ORDER_ID_BYTES_MAX,
     REASON_BYTES_MAX,
+    WINDOW_SAMPLES_PER_FRAME_MAX,
     Field,
     Kind,
     fields_of,
 )
 from protocol.messages import Message
+from protocol.rows import Intent, Intents, Windows
 
 M = TypeVar("M", bound=Message)
 _Converter = Callable[[Any], Any]
 
 _LIST_LENGTH_MAX: Final = max(MESSAGES_PER_BATCH_MAX, ENTRIES_PER_APPEND_MAX)
 _MAP_LENGTH_MAX: Final = 32
+_FLOAT32_MAX: Final = (2 - 2**-23) * 2.0**127
 _TEXT_BYTES_MAX: Final = max(REASON_BYTES_MAX, ORDER_ID_BYTES_MAX)
 
 
@@ -67,7 +70,7 @@ class MsgpackCodec:
 
     def decode_body(self, kind: type[M], data: bytes) -> M:
         """Raises PeerViolation."""
-        return cast(M, _struct_converter(kind)(_unpacked(data)))
+        return cast(M, _struct_converter(kind)(_unpacked(data, WINDOW_SAMPLES_PER_FRAME_MAX)))
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -81,7 +84,16 @@ def _packed(value: Any) -> bytes:
 
 
 def _builtins(message: Message) -> Any:
-    return to_builtins(message, builtin_types=(bytes,))
+    return to_builtins(message, builtin_types=(bytes,), enc_hook=_array_builtins)
+
+
+def _array_builtins(value: Any) -> Any:
+    """Arrays of ``rows`` travel as a usual system would send them: a list of maps, a list of numbers."""
+    if isinstance(value, Intents):
+        return [dict(zip(Intent.__struct_fields__, row, strict=True)) for row in value.array.tolist()]
+    if isinstance(value, Windows):
+        return value.array.tolist()
+    raise TypeError(f"{type(value).__name__} does not travel")
 
 
 def _envelope_map(trace: int, message: Message) -> dict[str, Any]:
@@ -91,7 +103,7 @@ def _envelope_map(trace: int, message: Message) -> dict[str, Any]:
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _unpacked(data: bytes) -> Any:
+def _unpacked(data: bytes, list_length_max: int = _LIST_LENGTH_MAX) -> Any:
     if len(data) > BATCH_BYTES_MAX:
         raise PeerViolation("message_too_large", f"{len(data)} bytes, at most {BATCH_BYTES_MAX}")
     try:
@@ -99,7 +111,7 @@ def _unpacked(data: bytes) -> Any:
             data,
             raw=False,
             strict_map_key=True,
-            max_array_len=_LIST_LENGTH_MAX,
+            max_array_len=list_length_max,
             max_map_len=_MAP_LENGTH_MAX,
             max_str_len=_TEXT_BYTES_MAX,
             max_bin_len=BODY_BYTES_MAX,
@@ -129,15 +141,21 @@ def _member(value: dict[Any, Any], name: str) -> Any:
 
 @cache
 def _struct_converter(message_type: type[Message]) -> _Converter:
-    """From a map to the message. Names that are not known are passed over, so that a newer writer is understood."""
+    """From a map to the message. Names that are not known are passed over, so that a newer writer is understood;
+    fields with a default were appended after the first release and may be missing."""
     build: Callable[..., Message] = message_type
+    required = len(message_type.__struct_fields__) - len(message_type.__struct_defaults__)
     converters = [(field.name, _field_converter(field)) for field in fields_of(message_type)]
+    kept, appended = converters[:required], converters[required:]
 
     def convert(value: Any) -> Message:
         if type(value) is not dict:
             raise PeerViolation("field_type", f"{type(value).__name__} where {message_type.__name__} belongs")
         try:
-            return build(*[convert_field(value[name]) for name, convert_field in converters])
+            known = [convert_field(value[name]) for name, convert_field in kept]
+            return build(
+                *known, **{name: convert_field(value[name]) for name, convert_field in appended if name in value}
+            )
         except KeyError as error:
             raise PeerViolation("field_missing", f"{message_type.__name__}.{error.args[0]}") from None
 
@@ -160,6 +178,8 @@ def _scalar_converter(field: Field, kind: Kind) -> _Converter:
         return _text_converter(field.name, field.length_min, field.length_max)
     if kind is Kind.DATA:
         return _data_converter(field.name, field.length_min, field.length_max)
+    if kind is Kind.FLOAT32:
+        return _float_converter(field.name, finite=False)
     return _float_converter(field.name) if kind is Kind.FLOAT else _bool_converter(field.name)
 
 
@@ -174,11 +194,11 @@ def _integer_converter(name: str, minimum: int, maximum: int) -> _Converter:
     return convert
 
 
-def _float_converter(name: str) -> _Converter:
+def _float_converter(name: str, finite: bool = True) -> _Converter:
     def convert(value: Any) -> Any:
         if type(value) is not float:
             raise PeerViolation("field_type", f"{name} is {type(value).__name__}")
-        if not isfinite(value):
+        if finite and not isfinite(value):
             raise PeerViolation("float_not_finite", name)
         return value
 
@@ -228,7 +248,15 @@ def _list_converter(field: Field) -> _Converter:
             raise PeerViolation("list_length", f"{name} has {len(value)} elements")
         return tuple([item(element) for element in value])
 
-    return convert
+    if field.array is Intents:
+        return lambda value: Intents.of(*convert(value))
+    return (lambda value: _windows(name, convert(value))) if field.array is Windows else convert
+
+
+def _windows(name: str, values: tuple[float, ...]) -> Windows:
+    if any(_FLOAT32_MAX < abs(value) < inf for value in values):
+        raise PeerViolation("field_range", f"{name} in 32 bits")
+    return Windows.of(values)
 
 
 _KIND: Final = _integer_converter("kind", *INTEGER_RANGE[Kind.U16])

@@ -112,6 +112,7 @@ class DenyCode(IntEnum):
     # the DTW claim
     CLAIM_MISSING = 40
     CLAIM_NOT_REPRODUCED = 41
+    CLAIM_DATA_DIFFERS = 42
     # budget and routing
     SLICE_UNKNOWN = 50
     SLICE_EXHAUSTED = 51

@@ -23,7 +23,7 @@ from protocol.errors import LocalMisuse, PeerViolation, UsageError
 from protocol.greeting import Greeter, process_epoch
 from protocol.identity import Identity, Verifier
 from protocol.messages import Message
-from protocol.peer import Peer, Traffic, statistics_of
+from protocol.peer import Peer
 from protocol.pki import CLIENT, SERVER, admit
 from protocol.probe import client_request
 from protocol.quic.backend import AIOQUIC
@@ -32,6 +32,7 @@ from protocol.quic.link import ENDINGS_WITHOUT_BLAME, Closed
 from protocol.quic.port import DatagramPort
 from protocol.quic.settings import Profile, check_address, is_address, profile_named, resolve
 from protocol.roster import Agent, Role, Roster, may_talk
+from protocol.traffic import Traffic, statistics_of
 
 __all__ = ["Channel", "Endpoint", "OnMessage", "OnPeerChange", "Peer", "client_request"]
 
@@ -39,6 +40,10 @@ OFFENCES_MAX: Final = 3
 OFFENCE_WINDOW_S: Final = 60.0
 BAN_S: Final = 30.0
 """How long a peer stays out after too many offences."""
+RENEW_RETRY_S: Final = 2.0
+"""How often a connection with newer certificates is tried, while the other side has old ones."""
+RETIRE_S: Final = 0.5
+"""How long a replaced connection is still read."""
 DRAIN_S: Final = 0.3
 DRAIN_STEP_S: Final = 0.005
 PROBES_MAX: Final = 16
@@ -85,7 +90,7 @@ class Endpoint:
         self.greeter = Greeter(identity, roster, Verifier(roster), process_epoch() if epoch is None else epoch)
         self._agent = identity.agent
         self._roster = roster
-        self._on_message = on_message
+        self.on_message = on_message
         self._on_peer_change = on_peer_change
         self._profile = profile_named(profile) if isinstance(profile, str) else profile
         self._transport = transport
@@ -101,6 +106,8 @@ class Endpoint:
         self._offences: dict[int, deque[float]] = {}
         self._banned_until: dict[int, float] = {}
         self._dialling: list[asyncio.Task[None]] = []
+        self._retiring: dict[int, Peer] = {}
+        self._renewing: list[asyncio.Task[None]] = []
         self._closed = False
         self.refused: Counter[str] = Counter()
         """What was refused of anybody, strangers included, by reason."""
@@ -135,15 +142,16 @@ class Endpoint:
     async def close(self) -> None:
         """Send what was taken, tell all peers and stop; whoever does not read is waited for ``DRAIN_S`` at most."""
         self._closed = True
-        for task in self._dialling:
+        tasks = [*self._dialling, *self._renewing]
+        for task in tasks:
             task.cancel()
         if self._linger is not None:
             self._linger.cancel()
         self._write_waiting()
         await self._drain()
         self._driver.close()
-        await asyncio.gather(*self._dialling, return_exceptions=True)
-        for peer in [*self._peers.values(), *self._probes]:
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for peer in [*self._peers.values(), *self._retiring.values(), *self._probes]:
             peer.close("shutdown")
 
     async def _drain(self) -> None:
@@ -215,11 +223,36 @@ class Endpoint:
         back_off_s = BACK_OFF_S_MIN
         while True:
             peer = await self._dial(agent)
-            if peer is not None:
+            while peer is not None:
                 await peer.gone.wait()
+                successor = self._peers.get(agent.index)
+                if successor is None or successor is peer:
+                    break
+                peer = successor  # it was replaced by a connection with newer certificates
             back_off_s = BACK_OFF_S_MIN if peer is not None and peer.greeted else min(2 * back_off_s, BACK_OFF_S_MAX)
             banned_s = self._banned_until.get(agent.index, 0.0) - self._clock()
             await asyncio.sleep(max(banned_s, back_off_s * (0.5 + self._rng.random())))
+
+    def reload(self, identity: Identity) -> None:
+        """Use new certificates: at once for connections that begin, and those that we dialled are dialled anew. Each
+        old one stands until its successor has greeted. The signing key is the roster's, as before."""
+        if identity.agent != self._agent:
+            raise LocalMisuse(f"the identity of {identity.agent.id} for {self._agent.id}")
+        self._driver.reload(identity)
+        self.greeter = replace(self.greeter, identity=identity)
+        loop = asyncio.get_running_loop()
+        for peer in [peer for peer in self._peers.values() if peer.dialled]:
+            self._renewing = [task for task in self._renewing if not task.done()]
+            self._renewing.append(loop.create_task(self._renew(peer)))
+
+    async def _renew(self, old: Peer) -> None:
+        """Dial until a new connection stands. The other side may not have its new certificates yet."""
+        while self._peers.get(old.agent.index) is old and not self._closed:
+            peer = await self._dial(old.agent)
+            if peer is not None:
+                await peer.greeted_or_gone()
+            if self._peers.get(old.agent.index) is old:
+                await asyncio.sleep(RENEW_RETRY_S * (0.5 + self._rng.random()))
 
     async def _dial(self, agent: Agent) -> Peer | None:
         self._traffic[agent.index].dials += 1
@@ -263,14 +296,25 @@ class Endpoint:
         if present is not None and present.epoch < peer.epoch:
             present.refuse("superseded", f"a newer process is {peer.agent.id}")
         elif present is not None:
-            present.close("replaced")
+            self._retire(present)
         self._peers[index] = peer
         self._traffic[index].connects += 1
         self._logger.info("peer_connected", peer=peer.agent.id, epoch=peer.epoch)
         self._on_peer_change(peer.agent, True)
 
-    def on_message(self, peer: Peer, trace: int, message: Message) -> None:
-        self._on_message(peer, trace, message)
+    def _retire(self, old: Peer) -> None:
+        """Another connection of the same process takes its place. What is on its way on the old one still arrives; it
+        closes a little later, and there is one such connection to an agent at most."""
+        index = old.agent.index
+        self._logger.info("peer_replaced", peer=old.agent.id)
+        del self._peers[index]
+        self._on_peer_change(old.agent, False)
+        before = self._retiring.pop(index, None)
+        if before is not None:
+            before.close("replaced")
+        self._retiring[index] = old
+        old.flush(now_ns())
+        asyncio.get_running_loop().call_later(RETIRE_S, old.close, "replaced")
 
     def on_offence(self, peer: Peer, violation: PeerViolation) -> bool:
         """Count it; after too many in a short time the peer is kept out for a while."""
@@ -288,6 +332,8 @@ class Endpoint:
         """A connection, greeted or not, has ended."""
         self._probes.pop(peer, None)
         self._waiting.pop(peer, None)
+        if peer.greeted and self._retiring.get(peer.agent.index) is peer:
+            del self._retiring[peer.agent.index]
         if closed.reason not in ENDINGS_WITHOUT_BLAME:
             if not closed.by_peer:
                 self.refused[closed.reason] += 1

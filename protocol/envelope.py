@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from protocol.errors import LocalMisuse, PeerViolation
-from protocol.message_base import U16, U32, U64, Message
-from protocol.messages import WIRE_TYPES
+from protocol.messages import WIRE_TYPES, Message
+from protocol.structs import U16, U32, U64
 
 
 class BatchHeader(Message, frozen=True):
@@ -16,6 +16,7 @@ class BatchHeader(Message, frozen=True):
     """Of the sending process; a restart has another one."""
     sender: U16
     sequence: U64
+    """Numbers the batches of one channel of one connection; see ``protocol.sequence``."""
     """Numbers the sender's batches on this connection."""
     sent_at_ns: U64
     acknowledged_sequence: U64 = 0

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import capnp
+import numpy as np
 
 from protocol.envelope import BatchHeader, MsgHdr
 from protocol.fields import ALL_TYPES, Field, Kind, fields_of
-from protocol.messages import WIRE_TYPES, Message
+from protocol.messages import WIRE_TYPES, Intent, Message
+from protocol.rows import INTENT_ROW
 
 # Cap'n Proto is little-endian and so is every format below; the numpy row types rely on the host agreeing.
 assert sys.byteorder == "little", "the overlay needs a little-endian host"
@@ -36,6 +38,7 @@ FORMAT: Final[dict[Kind, str]] = {
     Kind.U64: "Q",
     Kind.I64: "q",
     Kind.FLOAT: "d",
+    Kind.FLOAT32: "f",
 }
 """``struct`` codes of the scalars, which have the widths of their Cap'n Proto namesakes."""
 ELEMENT_SIZE: Final[dict[Kind, int]] = {
@@ -45,6 +48,7 @@ ELEMENT_SIZE: Final[dict[Kind, int]] = {
     Kind.U64: 5,
     Kind.I64: 5,
     Kind.FLOAT: 5,
+    Kind.FLOAT32: 4,
     Kind.DATA: 2,
     Kind.TEXT: 2,
     Kind.STRUCT: 7,
@@ -92,6 +96,20 @@ def layout_of(message_type: type[Message]) -> Layout:
     names = {camel(field.name) for field in fields}
     assert names == set(slots), f"{message_type.__name__}: schema and struct name other fields"
     return _layout(node, [(field, _checked_slot(message_type, field, slots[camel(field.name)])) for field in fields])
+
+
+def row_type(message_type: type[Message]) -> np.dtype[np.void]:
+    """The schema's rows of a ``plain`` type as a structured dtype, padding included."""
+    layout = layout_of(message_type)
+    assert layout.plain, f"{message_type.__name__} is not a flat row"
+    return np.dtype(
+        {
+            "names": list(layout.scalar_names),
+            "formats": [f"<{code}" for code in layout.scalar_codes],
+            "offsets": list(layout.scalar_offsets),
+            "itemsize": layout.row.size,
+        }
+    )
 
 
 def batch_columns() -> dict[type[Message], int]:
@@ -172,3 +190,4 @@ def _padded_format(cells: list[tuple[int, str, str]], size: int) -> str:
 
 for _message_type in (BatchHeader, MsgHdr, *ALL_TYPES):
     layout_of(_message_type)
+assert row_type(Intent) == INTENT_ROW and INTENT_ROW.names == Intent.__struct_fields__, "rows.INTENT_ROW: other schema"

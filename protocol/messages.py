@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from protocol.message_base import I64, U8, U16, U32, U64
-from protocol.message_base import Message as Message
 from protocol.raft_messages import InstallSnapshot, InstallSnapshotResponse, ReadIndex, ReadIndexResponse, TimeoutNow
+from protocol.rows import NO_WINDOWS, Windows
+from protocol.rows import Intent as Intent
+from protocol.rows import Intents as Intents
+from protocol.structs import I64, U8, U16, U32, U64
+from protocol.structs import Message as Message
 
 PRICE_SCALE: Final = 10_000
+
 
 # --- control ---------------------------------------------------------------------------------------------------------
 
@@ -44,6 +48,13 @@ class Refused(Message, frozen=True):
     reason: str
 
 
+class Credit(Message, frozen=True):
+    """The sender has handled so much of a channel that it takes ``more_bytes`` of it. See ``protocol.credit``."""
+
+    channel: U8
+    more_bytes: U64
+
+
 class StatusRequest(Message, frozen=True):
     """Ask a live agent for its state. ``detail`` 0 is health only, 1 the full picture."""
 
@@ -58,20 +69,6 @@ class StatusReply(Message, frozen=True):
 
 
 # --- decisions -------------------------------------------------------------------------------------------------------
-
-
-class Intent(Message, frozen=True):
-    """A wish to trade. Pointer-free. ``limit_price`` 0 means a market order, which the gate turns into a marketable
-    limit at the collar."""
-
-    sequence: U64
-    """Unique per trader for ever: the intent's id is (trader, sequence)."""
-    symbol: U32
-    side: U8
-    time_in_force: U8
-    quantity: I64
-    limit_price: I64
-    reference_price: I64
 
 
 class Claim(Message, frozen=True):
@@ -104,8 +101,12 @@ class Frame(Message, frozen=True):
     market_index: U32
     created_at_ns: U64
     expires_at_ns: U64
-    intents: tuple[Intent, ...]
+    intents: Intents
     claims: tuple[Claim, ...]
+    windows: Windows = NO_WINDOWS
+    """Evidence: the query window of each claim as the trader searched it, one after the other; or nothing."""
+    window_length: U16 = 0
+    """Samples per window; 0 without ``windows``."""
 
 
 class SliceGrant(Message, frozen=True):
@@ -347,6 +348,7 @@ WIRE_TYPES: Final[tuple[type[Message], ...]] = (
     RequestVote, RequestVoteResponse, AppendEntries, AppendEntriesResponse,
     PrePrepare, Prepare, Commit, SlotRequest, SlotReply,
     NewOrder, OrderStatusRequest, MarketAdvance, ExecutionReport, OrderEvent, OrderEventsRequest, OrderEventsHead,
+    Credit,
     ReadIndex, ReadIndexResponse, TimeoutNow, InstallSnapshot, InstallSnapshotResponse,
 )  # fmt: skip
 """Messages that may stand alone in a batch. The position is the wire's discriminant: append only."""

@@ -15,14 +15,12 @@ from math import isfinite
 from operator import itemgetter
 from typing import Any
 
-import numpy as np
-
-from protocol.errors import LocalMisuse, PeerViolation
+from protocol.errors import PeerViolation
 from protocol.fields import Field, Kind
 from protocol.layout import ELEMENT_SIZE, FORMAT, WORD, Layout, layout_of
 from protocol.messages import Message
-from protocol.rows import Rows, row_type
-from protocol.segment import BYTES, LIST_KIND, NULL, POINTER, Segment
+from protocol.rows import NO_WINDOWS, Intents, Windows
+from protocol.segment import BYTES, COMPOSITE, LIST_KIND, POINTER, Segment
 
 Cells = tuple[Any, ...]
 """What one ``layout.row`` unpacks to: numbers, then the halves of each pointer."""
@@ -38,27 +36,6 @@ def read_root(message_type: type[Message], data: bytes, bytes_max: int) -> Messa
     """The message whose struct is the root of ``data``. Raises PeerViolation."""
     segment = Segment(data, bytes_max)
     return struct_reader(message_type)(segment, *segment.root())
-
-
-def view_rows(message_type: type[Message], field_name: str, data: bytes, bytes_max: int) -> Rows:
-    """Rows of one list of the root struct in ``data``, without copying. Shape (rows,), read-only, dtype
-    ``rows.row_type`` of the elements. Raises PeerViolation like a reader, LocalMisuse for another kind of field."""
-    layout = layout_of(message_type)
-    fields = {field.name: (position, field) for position, field in enumerate(layout.pointers)}
-    position, field = fields.get(field_name, (0, None))
-    if field is None or field.kind is not Kind.LIST or field.struct is None:
-        raise LocalMisuse(f"{message_type.__name__}.{field_name} is not a list of structs")
-    segment = Segment(data, bytes_max)
-    root, data_words, pointer_count = segment.root()
-    end = root + (data_words + position + 1) * WORD
-    low, high = POINTER.unpack_from(segment.data, end - WORD) if position < pointer_count else NULL
-    first, count, row_words, row_pointers = segment.struct_list(end, low, high, field.length_max)
-    known, stride = layout_of(field.struct), (row_words + row_pointers) * WORD
-    if row_words < known.data_words:
-        starts = [first + row * stride for row in range(count)]
-        rows = [_as_known(known, segment.data[start : start + row_words * WORD], b"") for start in starts]
-        return np.frombuffer(b"".join(rows), row_type(field.struct))
-    return np.ndarray((count,), row_type(field.struct), segment.data, first, (stride,))
 
 
 # --- structs ---------------------------------------------------------------------------------------------------------
@@ -94,7 +71,7 @@ def _assembler(message_type: type[Message]) -> Callable[[Segment, bytes, int, in
     arrange, scalar_count = arrangement(message_type, layout), len(layout.scalar_names)
     bools = [(byte, mask) for _, byte, mask in layout.bools]
     pointers = [
-        (scalar_count + 2 * index, (index + 1) * WORD, _pointer_reader(field))
+        (scalar_count + 2 * index, (index + 1) * WORD, field_reader(field))
         for index, field in enumerate(layout.pointers)
     ]
 
@@ -162,11 +139,20 @@ def rows_reader(message_type: type[Message], length_max: int) -> RowsReader:
 # --- pointer fields --------------------------------------------------------------------------------------------------
 
 
-def _pointer_reader(field: Field) -> PointerReader:
+def pointer_reader(message_type: type[Message], name: str) -> PointerReader:
+    """The reader of one pointer field: the very one that a struct of this type uses."""
+    return field_reader(next(field for field in layout_of(message_type).pointers if field.name == name))
+
+
+@cache
+def field_reader(field: Field) -> PointerReader:
+    """Reader of one kind of pointer field, made once."""
     if field.kind is Kind.TEXT:
         return _text_reader(field)
     if field.kind is Kind.DATA:
         return _data_reader(field)
+    if field.array is not None:
+        return intents_reader(field) if field.array is Intents else windows_reader(field)
     if field.kind is Kind.LIST:
         return _number_list_reader(field) if field.struct is None else _struct_list_reader(field, field.struct)
     assert field.struct is not None
@@ -216,15 +202,78 @@ def _number_list_reader(field: Field) -> PointerReader:
     code, element_size = FORMAT[field.item], ELEMENT_SIZE[field.item]
     element_bytes, is_float = struct.calcsize(code), field.item is Kind.FLOAT
     minimum, maximum, name = field.length_min, field.length_max, field.name
+    unpackers = [struct.Struct(f"<{count}{code}").unpack_from for count in range(maximum + 1)]
 
     def read(segment: Segment, end: int, low: int, high: int) -> tuple[Any, ...]:
-        target, count = segment.flat_list(end, low, high, element_size, element_bytes)
+        # As in ``_data_reader``: the usual case in one test.
+        target, count = end + (low >> 2) * WORD, high >> 3
+        size = count * element_bytes + 7 & ~7
+        left = segment.words_left - (size >> 3)
+        usual = low & 3 == LIST_KIND and high & 7 == element_size and target >= WORD and left >= 0
+        if usual and target + size <= segment.size:
+            segment.words_left = left
+        else:
+            target, count = segment.flat_list(end, low, high, element_size, element_bytes)
         if not minimum <= count <= maximum:
             raise PeerViolation("list_length", f"{name} has {count} elements")
-        values = struct.unpack_from(f"<{count}{code}", segment.data, target)
-        if is_float and not all(map(isfinite, values)):
+        values = unpackers[count](segment.data, target)
+        # A finite sum has finite parts; the sum of finite parts may still leave the range.
+        if is_float and not isfinite(sum(values)) and not all(map(isfinite, values)):
             raise PeerViolation("float_not_finite", name)
         return values
+
+    return read
+
+
+def intents_reader(field: Field) -> PointerReader:
+    """Reader of intents as an array over the message's own bytes."""
+    assert field.struct is not None
+    layout, maximum, over, unpack_tag = layout_of(field.struct), field.length_max, Intents.over, POINTER.unpack_from
+    shape, row_words = layout.shape, layout.words
+
+    def read_slowly(segment: Segment, end: int, low: int, high: int) -> Intents:
+        first, count, data_words, pointer_count = segment.struct_list(end, low, high, maximum)
+        if (data_words, pointer_count) == (row_words, 0) or not count:
+            return over(segment.data, first, count)
+        stride = (data_words + pointer_count) * WORD
+        starts = [first + row * stride for row in range(count)]  # the stride of empty rows is 0
+        rows = [_as_known(layout, segment.data[start : start + data_words * WORD], b"") for start in starts]
+        return over(b"".join(rows), 0, count)
+
+    def read(segment: Segment, end: int, low: int, high: int) -> Intents:
+        """The usual case in one test of the pointer and one of the tag; else the slow way finds out what it is."""
+        tag, words = end + (low >> 2) * WORD, high >> 3
+        left = segment.words_left - words - 1
+        usual = low & 3 == LIST_KIND and high & 7 == COMPOSITE and tag >= WORD and left >= 0
+        if usual and tag + (words + 1) * WORD <= segment.size:
+            tag_low, tag_high = unpack_tag(segment.data, tag)
+            count = tag_low >> 2
+            if tag_high == shape and not tag_low & 3 and 0 < count <= maximum and count * row_words == words:
+                segment.words_left = left
+                return over(segment.data, tag + WORD, count)
+        return read_slowly(segment, end, low, high)
+
+    return read
+
+
+def windows_reader(field: Field) -> PointerReader:
+    """Reader of float32 windows as an array over the message's own bytes."""
+    minimum, maximum, name = field.length_min, field.length_max, field.name
+    element_size, over = ELEMENT_SIZE[Kind.FLOAT32], Windows.over
+
+    def read(segment: Segment, end: int, low: int, high: int) -> Windows:
+        """As for the intents: the usual case in one test."""
+        target, count = end + (low >> 2) * WORD, high >> 3
+        words = count + 1 >> 1
+        left = segment.words_left - words
+        usual = low & 3 == LIST_KIND and high & 7 == element_size and target >= WORD and left >= 0
+        if usual and target + words * WORD <= segment.size:
+            segment.words_left = left
+        else:
+            target, count = segment.flat_list(end, low, high, element_size, 4)
+        if not minimum <= count <= maximum:
+            raise PeerViolation("list_length", f"{name} has {count} elements")
+        return over(segment.data, target, count) if count else NO_WINDOWS
 
     return read
 

@@ -7,19 +7,17 @@ same bytes, and they are the bytes that the library itself would write.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from functools import cache
 from math import isfinite
 from operator import attrgetter
 from typing import Any, TypeVar
 
-import numpy as np
-
 from protocol.errors import LocalMisuse
 from protocol.fields import Field, Kind
 from protocol.layout import ELEMENT_SIZE, FORMAT, WORD, Layout, layout_of
 from protocol.messages import Message
-from protocol.rows import packed_rows
+from protocol.rows import INTENT_ROW, NO_WINDOWS, Intents, Windows
 from protocol.segment import BYTES, COMPOSITE, LIST_KIND, NULL, POINTER, new_message, sealed
 
 T = TypeVar("T")
@@ -57,7 +55,7 @@ def struct_writer(message_type: type[Message]) -> StructWriter:
     pack_into, scalars = layout.row.pack_into, values_of(layout)
     bools = [(attrgetter(name), byte, mask) for name, byte, mask in layout.bools]
     pointers = [
-        (attrgetter(field.name), (layout.data_words + index + 1) * WORD, _pointer_writer(field))
+        (attrgetter(field.name), (layout.data_words + index + 1) * WORD, field_writer(field))
         for index, field in enumerate(layout.pointers)
     ]
 
@@ -97,14 +95,11 @@ def write_cells(buffer: bytearray, end: int, packed: bytes, layout: Layout) -> H
 
 @cache
 def rows_writer(message_type: type[Message]) -> PointerWriter:
-    """Writer of a list of structs of this type; an empty list stays null. Rows of a ``plain`` type may also be an array
-    of ``rows.row_type``."""
+    """Writer of a list of structs of this type; an empty list stays null."""
     layout, write, values = layout_of(message_type), struct_writer(message_type), values_of(layout_of(message_type))
     pack, row_bytes, row_words, shape = layout.row.pack, layout.row.size, layout.words, layout.shape
 
     def write_plain_rows(buffer: bytearray, end: int, rows: Any) -> Halves:
-        if isinstance(rows, np.ndarray):
-            return write_cells(buffer, end, packed_rows(message_type, rows), layout)
         return write_cells(buffer, end, b"".join([pack(*values(row)) for row in rows]), layout)
 
     def write_rows(buffer: bytearray, end: int, rows: Sequence[Any]) -> Halves:
@@ -123,11 +118,20 @@ def rows_writer(message_type: type[Message]) -> PointerWriter:
 # --- pointer fields --------------------------------------------------------------------------------------------------
 
 
-def _pointer_writer(field: Field) -> PointerWriter:
+def pointer_writer(message_type: type[Message], name: str) -> PointerWriter:
+    """The writer of one pointer field: the very one that a struct of this type uses."""
+    return field_writer(next(field for field in layout_of(message_type).pointers if field.name == name))
+
+
+@cache
+def field_writer(field: Field) -> PointerWriter:
+    """Writer of one kind of pointer field, made once."""
     if field.kind is Kind.TEXT:
         return _text_writer(field)
     if field.kind is Kind.DATA:
         return _data_writer(field)
+    if field.array is not None:
+        return intents_writer(field) if field.array is Intents else windows_writer(field)
     if field.kind is Kind.LIST:
         return _number_list_writer(field) if field.struct is None else _struct_list_writer(field, field.struct)
     assert field.struct is not None
@@ -188,16 +192,58 @@ def _text_writer(field: Field) -> PointerWriter:
 def _number_list_writer(field: Field) -> PointerWriter:
     assert field.item is not None
     code, element_size, is_float = FORMAT[field.item], ELEMENT_SIZE[field.item], field.item is Kind.FLOAT
+    element_bytes = struct.calcsize(code)
+    packers = [
+        struct.Struct(f"<{count}{code}{-count * element_bytes % WORD}x").pack for count in range(field.length_max + 1)
+    ]
 
     def write(buffer: bytearray, end: int, values: Sequence[Any]) -> Halves:
         count = _checked_count(field, values)
-        if is_float and not all(map(isfinite, values)):
+        # A finite sum has finite parts; the sum of finite parts may still leave the range.
+        if is_float and not isfinite(sum(values)) and not all(map(isfinite, values)):
             raise LocalMisuse(f"{field.name}: a number that is not finite does not travel")
         if not count:
             return NULL
         target = len(buffer)
-        buffer += struct.pack(f"<{count}{code}", *values)
-        buffer += bytes(-len(buffer) % WORD)
+        buffer += packers[count](*values)
+        return (target - end) // 2 | LIST_KIND, element_size | count << 3
+
+    return write
+
+
+def intents_writer(field: Field) -> PointerWriter:
+    """Writer of intents: tag and rows are copied as they are."""
+    wire_bytes_max, name = WORD + field.length_max * INTENT_ROW.itemsize, field.name
+
+    def write(buffer: bytearray, end: int, intents: Intents) -> Halves:
+        wire, tag = intents.wire(), len(buffer)
+        if not wire:
+            return NULL
+        if len(wire) > wire_bytes_max:
+            raise LocalMisuse(f"{name}: {len(intents)} elements, at most {field.length_max}")
+        buffer += wire
+        return (tag - end) // 2 | LIST_KIND, COMPOSITE | len(wire) - WORD  # words, in bits 3 and up
+
+    return write
+
+
+def windows_writer(field: Field) -> PointerWriter:
+    """Writer of float32 windows: their array is copied as it is."""
+    element_size, empty, maximum = ELEMENT_SIZE[Kind.FLOAT32], NO_WINDOWS, field.length_max
+
+    def write(buffer: bytearray, end: int, windows: Windows) -> Halves:
+        """An odd number of samples is padded to a word."""
+        if windows is empty:
+            return NULL
+        raw, target = windows.packed(), len(buffer)
+        count = len(raw) >> 2
+        if count > maximum:
+            raise LocalMisuse(f"{field.name}: {count} elements, at most {maximum}")
+        if not count:
+            return NULL
+        buffer += raw
+        if count & 1:
+            buffer += bytes(4)
         return (target - end) // 2 | LIST_KIND, element_size | count << 3
 
     return write
@@ -212,7 +258,7 @@ def _struct_list_writer(field: Field, message_type: type[Message]) -> PointerWri
     return write
 
 
-def _checked_count(field: Field, values: Sequence[Any]) -> int:
+def _checked_count(field: Field, values: Sized) -> int:
     count = len(values)
     if not field.length_min <= count <= field.length_max:
         raise LocalMisuse(f"{field.name}: {count} elements, outside {field.length_min} to {field.length_max}")

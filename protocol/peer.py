@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from collections import deque
+from typing import Final
 
 from profiling.clock import now_ns
 from profiling.span import record, span
 from profiling.stages import Operation
-from protocol.batch import Batcher, BatchLimits, Channel, FrameReader, WouldBlock, frame
-from protocol.codec import Codec
+from protocol.batch import Batcher, Channel, FrameReader, WouldBlock, frame
+from protocol.credit import CreditIn, CreditOut
 from protocol.envelope import BatchHeader, Envelope
-from protocol.errors import PeerViolation
-from protocol.greeting import PROBE_EPOCH, Greeter
-from protocol.messages import Hello, HelloAck, Message, Refused
+from protocol.errors import LocalMisuse, PeerViolation
+from protocol.framing import HEADER
+from protocol.greeting import PROBE_EPOCH
+from protocol.messages import Credit, Hello, HelloAck, Message, Refused
+from protocol.peer_host import PeerHost
 from protocol.quic.link import ENDINGS_WITHOUT_BLAME, REASONS, Closed, Link
 from protocol.roster import Agent, MessageTypes, Role, allowed_messages
+from protocol.sequence import SequenceIn, SequenceOut
+from protocol.traffic import Traffic
 
 STREAM_OF: Final = {channel: 4 * channel for channel in Channel}
 """Client-initiated bidirectional stream of each channel; a lower number is served strictly first."""
@@ -33,50 +36,8 @@ EARLY_BYTES_MAX: Final = 1024 * 1024
 UNSENT_BYTES_MAX: Final = 4 * 1024 * 1024
 """Per stream, what may lie unacknowledged in the transport before ``send`` says no."""
 REFUSED_CODE: Final = 1
-
-
-@dataclass(slots=True)
-class Traffic:
-    """Counters of one roster agent; they outlive its connections."""
-
-    batches_out: int = 0
-    messages_out: int = 0
-    bytes_out: int = 0
-    batches_in: int = 0
-    messages_in: int = 0
-    bytes_in: int = 0
-    dials: int = 0
-    connects: int = 0
-    unsent: Counter[str] = field(default_factory=Counter)
-    """Messages that ``send`` did not take, by reason."""
-    refused: Counter[str] = field(default_factory=Counter)
-    """What we refused of this agent, connections and batches, by reason."""
-    last_refusal: str | None = None
-    """Why this agent refused us last."""
-
-
-class PeerHost(Protocol):
-    """What a connection needs from the endpoint that it belongs to."""
-
-    codec: Codec
-    greeter: Greeter
-    limits: BatchLimits
-
-    def traffic_of(self, agent: Agent) -> Traffic: ...
-
-    def reason_to_refuse(self, peer: Peer) -> str | None:
-        """A peer has greeted well; say why it is not welcome all the same, or ``None``."""
-
-    def on_greeted(self, peer: Peer) -> None: ...
-
-    def on_message(self, peer: Peer, trace: int, message: Message) -> None: ...
-
-    def on_offence(self, peer: Peer, violation: PeerViolation) -> bool:
-        """Count it; true when it was one too many."""
-
-    def on_gone(self, peer: Peer, closed: Closed) -> None: ...
-
-    def want_flush(self, peer: Peer) -> None: ...
+OWN_TYPES: Final[frozenset[type[Message]]] = frozenset({Refused, Credit})
+"""What connections say to each other, whatever the roles."""
 
 
 class Peer:
@@ -95,10 +56,16 @@ class Peer:
         self._early: list[tuple[int, bytes]] = []
         self._traffic = host.traffic_of(dialled) if dialled is not None else Traffic()
         self._allowed: MessageTypes = frozenset()
-        self._sequence_out = 0
-        self._sequence_in = 0
+        self._sequence_out = SequenceOut()
+        self._sequence_in = SequenceIn()
+        self._credit_out = CreditOut()
+        self._credit_in = CreditIn()
+        self._paused: set[Channel] = set()
+        self._held: deque[tuple[Channel, bytes]] = deque()
+        """Batches of paused channels, as they came: bounded by the credit that was given for them."""
         self.epoch = PROBE_EPOCH
         self.greeted = False
+        self.welcomed = asyncio.Event()
         self.gone = asyncio.Event()
 
     @property
@@ -135,7 +102,9 @@ class Peer:
         if self._link is None or not self.greeted or self._link.closed:
             self._traffic.unsent["not_connected"] += 1
             return False
-        if self._link.unsent_bytes(STREAM_OF[channel]) > UNSENT_BYTES_MAX:
+        # What waits here has not changed the transport's buffer since the first message of the tick was looked at.
+        first = not self._batcher.depth(channel)
+        if first and self._link.unsent_bytes(4 * channel) > UNSENT_BYTES_MAX:
             self._traffic.unsent["window_full"] += 1
             return False
         try:
@@ -151,14 +120,37 @@ class Peer:
         charged = 0
         if self._link is None or self._link.closed:
             return charged
-        for channel, envelopes in self._batcher.frames_to_send(at_ns):
-            self._write(channel, envelopes)
-            charged = charged or envelopes[0].trace
+        for channel in Channel:
+            while self._credit_out.may_send(channel) and (envelopes := self._batcher.take(channel, at_ns)):
+                self._write(channel, envelopes)
+                charged = charged or envelopes[0].trace
         return charged
 
     def flush_due_ns(self) -> int | None:
-        """When the next batch is due, in nanoseconds of ``profiling.clock``; ``None`` when nothing waits."""
-        return self._batcher.get_timer()
+        """When the next batch is due, in nanoseconds of ``profiling.clock``; ``None`` when nothing waits that the peer
+        has room for."""
+        return self._batcher.get_timer([channel for channel in Channel if self._credit_out.may_send(channel)])
+
+    def pause(self, channel: Channel) -> None:
+        """Deliver nothing of a channel until ``resume``: the peer will soon have to wait. Not for CONTROL."""
+        if channel is Channel.CONTROL:
+            raise LocalMisuse("the control channel is never paused")
+        self._paused.add(channel)
+
+    def resume(self, channel: Channel) -> None:
+        """Deliver what was held, then go on. Must not be called from within a delivery."""
+        self._paused.discard(channel)
+        held, self._held = self._held, deque()
+        for each, payload in held:
+            if each in self._paused:
+                self._held.append((each, payload))
+            elif not self.gone.is_set():
+                self._on_batch(payload, each)
+
+    @property
+    def held_bytes(self) -> int:
+        """Gauge: what paused channels hold."""
+        return sum(len(payload) for _, payload in self._held)
 
     def refuse(self, reason: str, detail: str = "") -> None:
         """Tell the peer why, as well as that can be done, and close."""
@@ -170,25 +162,35 @@ class Peer:
         self._link.close(REFUSED_CODE, f"{reason}: {detail}" if detail else reason)
         self._finish(Closed(reason, detail))
 
+    async def greeted_or_gone(self) -> None:
+        """Until it is known whether the connection came to stand."""
+        waiting = [asyncio.ensure_future(event.wait()) for event in (self.welcomed, self.gone)]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waiting:
+                each.cancel()
+
     def close(self, reason: str) -> None:
-        """Close without blame."""
+        """Close without blame, once what was taken is written."""
         if self._link is not None and not self._link.closed:
+            self.flush(now_ns())
             self._link.close(0, reason)
         self._finish(Closed(reason))
 
     def _write(self, channel: Channel, envelopes: list[Envelope]) -> None:
         assert self._link is not None, "a connection exists before anything is written"
-        self._sequence_out += 1
         header = BatchHeader(
             epoch=self._host.greeter.epoch,
             sender=self._host.greeter.identity.agent.index,
-            sequence=self._sequence_out,
+            sequence=self._sequence_out.next(channel),
             sent_at_ns=time.time_ns(),
-            acknowledged_sequence=self._sequence_in,
+            acknowledged_sequence=self._sequence_in.highest,
         )
         with span(Operation.BATCH_ENCODE, envelopes[0].trace):
             data = frame(self._host.codec.encode_batch(header, envelopes))
-        self._link.write(STREAM_OF[channel], data)
+        self._link.write(4 * channel, data)
+        self._credit_out.sent(channel, len(data))
         self._traffic.batches_out += 1
         self._traffic.messages_out += len(envelopes)
         self._traffic.bytes_out += len(data)
@@ -213,7 +215,7 @@ class Peer:
             if link.closed:
                 return
             if self.greeted:
-                self._on_batch(payload)
+                self._on_frame(payload, CHANNEL_OF[stream_id])
             else:
                 self._on_greeting(link, payload)
         if self._early and self.greeted:
@@ -280,7 +282,8 @@ class Peer:
 
     def _decode_greeting(self, payload: bytes) -> Message:
         try:
-            _, envelopes = self._host.codec.decode_batch(payload)
+            header, envelopes = self._host.codec.decode_batch(payload)
+            self._sequence_in.take(Channel.CONTROL, header.sequence)
         except PeerViolation as violation:
             raise PeerViolation("greeting_malformed", str(violation)) from None
         if len(envelopes) != 1:
@@ -310,36 +313,57 @@ class Peer:
         if not self.dialled:
             self._readers[0] = FrameReader()
         self.greeted = link.greeted = True
+        self.welcomed.set()
         self._allowed = allowed_messages(agent.role, epoch == PROBE_EPOCH)
         self._host.on_greeted(self)
 
-    def _on_batch(self, payload: bytes) -> None:
+    def _on_frame(self, payload: bytes, channel: Channel) -> None:
+        try:
+            self._credit_in.received(channel, len(payload) + HEADER.size)
+        except PeerViolation as violation:
+            self._broken(violation)
+            return
+        if channel in self._paused:
+            self._held.append((channel, payload))
+        else:
+            self._on_batch(payload, channel)
+
+    def _on_batch(self, payload: bytes, channel: Channel) -> None:
+        """One batch to its end; what it took of the peer's credit is given back."""
+        self._handle_batch(payload, channel)
+        credit = self._credit_in.handled(channel, len(payload) + HEADER.size)
+        if credit is not None and not self.gone.is_set() and not self.send(credit):
+            self._credit_in.unsaid(credit)
+
+    def _handle_batch(self, payload: bytes, channel: Channel) -> None:
         began_ns = now_ns()
         try:
             header, envelopes = self._host.codec.decode_batch(payload)
             record(Operation.BATCH_DECODE, began_ns, now_ns(), envelopes[0].trace if envelopes else 0)
-            self._check_batch(header, envelopes)
+            self._check_batch(header, envelopes, channel)
         except PeerViolation as violation:
             self._offended(violation)
             return
         self._traffic.batches_in += 1
         self._traffic.messages_in += len(envelopes)
         self._traffic.bytes_in += len(payload)
+        gone, deliver = self.gone.is_set, self._host.on_message
         for trace, message in envelopes:
-            if self.gone.is_set():
+            if gone():
                 return  # what was handled a moment ago made us close
-            if isinstance(message, Refused):
+            if type(message) not in OWN_TYPES:
+                deliver(self, trace, message)
+            elif isinstance(message, Credit):
+                self._on_credit(message)
+            elif isinstance(message, Refused):
                 self._on_refused(message)
-            else:
-                self._host.on_message(self, trace, message)
 
-    def _check_batch(self, header: BatchHeader, envelopes: list[Envelope]) -> None:
+    def _check_batch(self, header: BatchHeader, envelopes: list[Envelope], channel: Channel) -> None:
         if header.sender != self.agent.index or header.epoch != self.epoch:
             raise PeerViolation("sender_mismatch", f"batch of agent {header.sender}, epoch {header.epoch}")
-        self._sequence_in = max(self._sequence_in, header.sequence)
-        for envelope in envelopes:
-            kind = type(envelope.message)
-            if kind not in self._allowed and kind is not Refused:
+        self._sequence_in.take(channel, header.sequence)
+        for kind in {type(message) for _, message in envelopes} - self._allowed:
+            if kind not in OWN_TYPES:
                 raise PeerViolation("role_not_allowed", f"{kind.__name__} from a {self.agent.role}")
 
     def _on_refused(self, message: Refused) -> None:
@@ -349,6 +373,13 @@ class Peer:
         if self._link is not None and not self._link.closed:
             self._link.close(0, "shutdown")
         self._finish(Closed(reason, by_peer=True))
+
+    def _on_credit(self, credit: Credit) -> None:
+        try:
+            if self._credit_out.granted(credit):
+                self._host.want_flush(self)
+        except PeerViolation as violation:
+            self._broken(violation)
 
     def _offended(self, violation: PeerViolation) -> None:
         self._traffic.refused[violation.reason] += 1
@@ -360,23 +391,3 @@ class Peer:
         if self.greeted:
             self._host.on_offence(self, violation)
         self.refuse(violation.reason, violation.detail)
-
-
-def statistics_of(traffic: Traffic, peer: Peer | None) -> dict[str, Any]:
-    """One agent's line of ``Endpoint.statistics``, for JSON."""
-    return {
-        "connected": peer is not None,
-        "epoch": peer.epoch if peer is not None else None,
-        "rtt_ms": round(peer.round_trip_ms, 3) if peer is not None else None,
-        "batches_out": traffic.batches_out,
-        "messages_out": traffic.messages_out,
-        "bytes_out": traffic.bytes_out,
-        "batches_in": traffic.batches_in,
-        "messages_in": traffic.messages_in,
-        "bytes_in": traffic.bytes_in,
-        "dials": traffic.dials,
-        "reconnects": max(0, traffic.connects - 1),
-        "unsent": dict(traffic.unsent),
-        "refused": dict(traffic.refused),
-        "last_refusal": traffic.last_refusal,
-    }

@@ -18,12 +18,13 @@ from protocol.errors import PeerViolation, Unavailable
 from protocol.greeting import PROBE_EPOCH, Greeter
 from protocol.identity import Identity, Verifier
 from protocol.messages import Message, StatusReply, StatusRequest
-from protocol.peer import Peer, Traffic
+from protocol.peer import Peer
 from protocol.pki import CLIENT, SERVER, admit
 from protocol.quic.driver import Driver
 from protocol.quic.link import Closed
 from protocol.quic.settings import profile_named, resolve
 from protocol.roster import Agent, Roster
+from protocol.traffic import Traffic
 
 PROBE_PROFILE = "lan"
 """Datagrams that pass everywhere, loopback included; each side chooses its own size."""

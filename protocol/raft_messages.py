@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from protocol.message_base import U16, U64, Message
+from protocol.structs import U16, U64, Message
 
 
 class TimeoutNow(Message, frozen=True):

@@ -1,72 +1,194 @@
-"""Pointer-free rows as numpy arrays over the very bytes on the wire.
+"""Hot lists as the running code holds them: read-only numpy arrays whose bytes are the bytes on the wire.
 
-Cap'n Proto stores a list of pointer-free structs as an array of equal rows, so one structured dtype describes it. An
-array of that dtype is written with one copy and read with none.
+Cap'n Proto stores a list of pointer-free structs as an array of equal rows and a list of numbers as an array of
+numbers. So a trader builds the array once, the codec copies it into a batch whole, and a replica's array lies over the
+very bytes that arrived. Every judge reads columns, ``intents.array["quantity"]``; whoever handles one order takes one
+row, ``intents[position]``.
+
+The two classes only add what an array lacks to be part of an immutable message: equality, a hash and a length.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
-from functools import cache
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protocol.errors import LocalMisuse
-from protocol.layout import layout_of
-from protocol.messages import Message
+from protocol.structs import I64, U8, U32, U64, Message
 
-Rows = NDArray[np.void]
-"""Shape (rows,), dtype ``row_type``."""
+INTENT_ROW: Final = np.dtype(
+    {
+        "names": ["sequence", "symbol", "side", "time_in_force", "quantity", "limit_price", "reference_price"],
+        "formats": ["<u8", "<u4", "u1", "u1", "<i8", "<i8", "<i8"],
+        "offsets": [0, 8, 12, 13, 16, 24, 32],
+        "itemsize": 40,
+    }
+)
+"""One row, two bytes of padding included. ``layout`` compares it with the schema at import."""
 
-
-@cache
-def row_type(message_type: type[Message]) -> np.dtype[np.void]:
-    """Structured dtype of one row, padding included. Only for types without pointers and Bools; raises LocalMisuse."""
-    layout = layout_of(message_type)
-    if not layout.plain:
-        raise LocalMisuse(f"{message_type.__name__} is not a flat row")
-    return np.dtype(
-        {
-            "names": list(layout.scalar_names),
-            "formats": [f"<{code}" for code in layout.scalar_codes],
-            "offsets": list(layout.scalar_offsets),
-            "itemsize": layout.row.size,
-        }
-    )
+_TAG: Final = struct.Struct("<iI")
+"""The word before the rows of a list: how many they are, and how many words each has."""
+_WORDS: Final = INTENT_ROW.itemsize // 8
+_FIELD_MASK: Final = np.frombuffer(struct.pack("<QIBBHqqq", 2**64 - 1, 2**32 - 1, 255, 255, 0, -1, -1, -1), np.uint64)
+"""All ones where a row has a field, zero in its padding."""
 
 
-def as_rows(message_type: type[Message], messages: Sequence[Message]) -> Rows:
-    """The messages as an array of ``row_type``, padding zero."""
-    rows = np.zeros(len(messages), dtype=row_type(message_type))
-    for name in row_type(message_type).names or ():
-        rows[name] = [getattr(message, name) for message in messages]
-    return rows
+class Intent(Message, frozen=True):
+    """A wish to trade. Pointer-free. ``limit_price`` 0 means a market order, which the gate turns into a marketable
+    limit at the collar."""
+
+    sequence: U64
+    """Unique per trader for ever: the intent's id is (trader, sequence)."""
+    symbol: U32
+    side: U8
+    time_in_force: U8
+    quantity: I64
+    limit_price: I64
+    reference_price: I64
 
 
-def as_messages(message_type: type[Message], rows: Rows) -> tuple[Message, ...]:
-    """Inverse of ``as_rows``; plain Python numbers."""
-    columns: list[list[Any]] = [rows[name].tolist() for name in message_type.__struct_fields__]
-    return tuple([message_type(*values) for values in zip(*columns, strict=True)])
+_new: Final = object.__new__
 
 
-def packed_rows(message_type: type[Message], rows: NDArray[Any]) -> bytes:
-    """The array's bytes as they travel. Raises LocalMisuse for another dtype or more than one dimension."""
-    if rows.dtype != row_type(message_type) or rows.ndim != 1:
-        raise LocalMisuse(f"{message_type.__name__} rows: {rows.dtype} of {rows.ndim} dimensions")
-    # Padding of an array that nobody zeroed holds whatever this process had in memory: it must not leave.
-    mask = _field_mask(message_type)
-    words = np.ascontiguousarray(rows).view("<u8").reshape(len(rows), len(mask))
-    return (words & mask).tobytes()
+class Intents:
+    """The intents of a frame. ``array``: read-only, shape (intents,), dtype ``INTENT_ROW``."""
+
+    # Invariant: _wire is None or the rows as they travel: behind their tag, with zero padding; empty without rows.
+
+    __slots__ = ("_wire", "array")
+
+    def __init__(self, array: NDArray[np.void]) -> None:
+        """A view, no copy: nobody may write to what lies under it."""
+        if array.dtype != INTENT_ROW or array.ndim != 1 or array.flags.writeable:
+            raise LocalMisuse(f"intents are read-only rows, not {array.dtype} of {array.ndim} dimensions")
+        self.array = array
+        self._wire: bytes | None = None
+
+    @classmethod
+    def over(cls, data: bytes, first: int, count: int) -> Intents:
+        """``count`` rows over ``data``, which the array keeps alive, from its byte ``first`` on."""
+        made = _new(cls)
+        made.array = np.ndarray((count,), INTENT_ROW, data, first)
+        made._wire = None
+        return made
+
+    @classmethod
+    def of_packed(cls, packed: bytes) -> Intents:
+        """Rows over bytes that are written as they are: their padding is zero. The tag is put before them once."""
+        count = len(packed) // INTENT_ROW.itemsize
+        wire = _TAG.pack(count << 2, _WORDS) + packed if count else b""
+        made = cls.over(wire, _TAG.size if count else 0, count)
+        made._wire = wire
+        return made
+
+    @classmethod
+    def of_columns(cls, columns: Mapping[str, Sequence[int] | NDArray[Any]], count: int) -> Intents:
+        """Rows from their columns; one that is not named is zero. LocalMisuse for a number that does not fit."""
+        rows = np.zeros(count, INTENT_ROW)
+        try:
+            for name, values in columns.items():
+                rows[name] = values
+        except (OverflowError, TypeError, ValueError) as error:
+            raise LocalMisuse(f"intents: {error}") from error
+        # Over bytes, not over the array's own memory: what owns its memory can be made writeable again.
+        return cls.of_packed(rows.tobytes())
+
+    @classmethod
+    def of(cls, *intents: Intent) -> Intents:
+        """Rows from structs: for tests, for tools, and for the codec that travels as maps."""
+        columns = {name: [getattr(each, name) for each in intents] for name in Intent.__struct_fields__}
+        return cls.of_columns(columns, len(intents))
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, position: int) -> Intent:
+        """One row in plain Python numbers, whose arithmetic never overflows. Raises IndexError."""
+        return Intent(*self.array.item(position))
+
+    def take(self, positions: Sequence[int]) -> Intents:
+        """A copy of some rows, in the order of ``positions``."""
+        words = np.frombuffer(self.packed(), np.uint64).reshape(-1, _WORDS)[np.asarray(positions, np.intp)]
+        return Intents.of_packed(words.tobytes())
+
+    def packed(self) -> bytes:
+        """The rows as they travel. Padding that another process wrote does not pass through here."""
+        if self._wire is not None:
+            return self._wire[_TAG.size :]
+        words = np.frombuffer(self.array.tobytes(), np.uint64).reshape(-1, _WORDS)
+        return (words & _FIELD_MASK).tobytes()
+
+    def wire(self) -> bytes:
+        """The rows behind the tag of their list: what a batch contains. Empty without rows."""
+        return self._wire if self._wire is not None else Intents.of_packed(self.packed()).wire()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Intents) and self.packed() == other.packed()
+
+    def __hash__(self) -> int:
+        return hash(self.packed())
+
+    def __repr__(self) -> str:
+        return f"Intents({self.array.tolist()})"
 
 
-@cache
-def _field_mask(message_type: type[Message]) -> NDArray[np.uint64]:
-    """All ones where the row has a field, zero where it is padding. Shape (words,)."""
-    layout = layout_of(message_type)
-    mask = np.zeros(layout.row.size, dtype=np.uint8)
-    for code, offset in zip(layout.scalar_codes, layout.scalar_offsets, strict=True):
-        mask[offset : offset + struct.calcsize(code)] = 0xFF
-    return mask.view("<u8")
+class Windows:
+    """Numbers of equally long windows, one after the other. ``array``: read-only float32, one dimension.
+
+    They are evidence, to be compared bit for bit and nothing else: a peer may have put anything there, also what is no
+    finite number.
+    """
+
+    # Invariant: _packed is None or the bytes of the array.
+
+    __slots__ = ("_packed", "array")
+
+    def __init__(self, array: NDArray[np.float32]) -> None:
+        """A view, no copy. Raises LocalMisuse."""
+        if array.dtype != np.float32 or array.ndim != 1 or array.flags.writeable:
+            raise LocalMisuse(f"windows are read-only float32, not {array.dtype} of {array.ndim} dimensions")
+        self.array = array
+        self._packed: bytes | None = None
+
+    @classmethod
+    def over(cls, data: bytes, first: int, count: int) -> Windows:
+        """``count`` numbers over ``data``, which the array keeps alive, from its byte ``first`` on."""
+        made = _new(cls)
+        made.array = np.ndarray((count,), np.float32, data, first)
+        made._packed = None
+        return made
+
+    @classmethod
+    def of(cls, values: NDArray[Any] | Sequence[float]) -> Windows:
+        """A copy of any array of numbers, flattened row by row."""
+        packed = np.asarray(values, np.float32).tobytes()
+        made = cls.over(packed, 0, len(packed) // 4)
+        made._packed = packed
+        return made
+
+    def packed(self) -> bytes:
+        """The numbers as they travel."""
+        return self.array.tobytes() if self._packed is None else self._packed
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, position: int) -> float:
+        return float(self.array[position])
+
+    def __eq__(self, other: object) -> bool:
+        """Bit for bit."""
+        return isinstance(other, Windows) and self.array.tobytes() == other.array.tobytes()
+
+    def __hash__(self) -> int:
+        return hash(self.array.tobytes())
+
+    def __repr__(self) -> str:
+        return f"Windows({len(self.array)} numbers)"
+
+
+NO_WINDOWS: Final = Windows.of(())

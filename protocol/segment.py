@@ -8,6 +8,7 @@ segments, far pointers, capabilities, lists in another encoding than the declare
 from __future__ import annotations
 
 import struct
+from functools import cache
 from typing import Final, NoReturn
 
 from protocol.errors import PeerViolation
@@ -20,6 +21,7 @@ BYTES, COMPOSITE = 2, 7
 """Element sizes of a list: bytes, and structs behind a tag."""
 NULL: Final = (0, 0)
 _SEGMENT_TABLE: Final = struct.Struct("<II")
+_unpack_table, _unpack_pointer = _SEGMENT_TABLE.unpack_from, POINTER.unpack_from
 
 
 class Segment:
@@ -28,17 +30,15 @@ class Segment:
     __slots__ = ("data", "size", "words_left")
 
     def __init__(self, data: bytes, bytes_max: int) -> None:
-        size = len(data)
-        if size > bytes_max:
-            raise PeerViolation("message_too_large", f"{size} bytes, at most {bytes_max}")
-        if size < 2 * WORD or size % WORD:
-            raise PeerViolation("message_truncated", f"{size} bytes")
-        segments_after_first, words = _SEGMENT_TABLE.unpack_from(data)
-        if segments_after_first or (words + 1) * WORD != size:
-            raise PeerViolation("segment_table", f"{segments_after_first + 1} segments, the first of {words} words")
-        self.data = bytes(data)
-        self.size = size
+        self.size = size = len(data)
+        if not 2 * WORD <= size <= bytes_max or size & 7:
+            large = size > bytes_max
+            raise PeerViolation("message_too_large" if large else "message_truncated", f"{size} bytes")
+        segments_after_first, words = _unpack_table(data)
+        if segments_after_first or words * WORD != size - WORD:
+            raise PeerViolation("segment_table", f"{segments_after_first + 1} segments, {words} words first")
         self.words_left = words
+        self.data = data if type(data) is bytes else bytes(data)
 
     def claim(self, position: int, words: int, charge: int) -> None:
         """Check that ``words`` words at ``position`` lie inside the segment, and charge for reading them."""
@@ -53,6 +53,12 @@ class Segment:
 
     def root(self) -> tuple[int, int, int]:
         """(target, data words, pointer count) of the root struct."""
+        low, high = _unpack_pointer(self.data, WORD)
+        data_words, pointer_count = high & 0xFFFF, high >> 16
+        words = data_words + pointer_count
+        if not low and words and (words + 2) * WORD <= self.size:  # right behind its pointer, as every writer puts it
+            self.words_left -= words
+            return 2 * WORD, data_words, pointer_count
         return self.struct_target(2 * WORD, *POINTER.unpack_from(self.data, WORD))
 
     def struct_target(self, end: int, low: int, high: int) -> tuple[int, int, int]:
@@ -97,9 +103,13 @@ class Segment:
 
 def new_message(data_words: int, pointer_count: int) -> bytearray:
     """A segment table to be sealed, the root pointer, and the root struct's zeroed words at byte 16."""
-    buffer = bytearray((2 + data_words + pointer_count) * WORD)
-    POINTER.pack_into(buffer, WORD, 0, data_words | pointer_count << 16)
-    return buffer
+    return bytearray(_empty(data_words, pointer_count))
+
+
+@cache
+def _empty(data_words: int, pointer_count: int) -> bytes:
+    root = POINTER.pack(0, data_words | pointer_count << 16)
+    return bytes(WORD) + root + bytes((data_words + pointer_count) * WORD)
 
 
 def sealed(buffer: bytearray) -> bytes:

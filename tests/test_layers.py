@@ -22,6 +22,7 @@ ON_TOP = "profiling.bench"
 
 SHELLS = (
     "agents.cli*",
+    "agents.certificates",
     "agents.child",
     "agents.clock",
     "agents.cluster_init",
@@ -30,6 +31,7 @@ SHELLS = (
     "agents.executor.executor",
     "agents.executor.planner",
     "agents.logs",
+    "agents.network_cuts",
     "agents.nursery",
     "agents.process",
     "agents.risk.risk",

@@ -43,6 +43,11 @@ def _benchmark_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+_plots_option = click.option(
+    "--plots", type=click.Path(path_type=Path, file_okay=False), default=None, help="Write SVG plots here."
+)
+
+
 @bench.command("system")
 @_benchmark_options
 def system(quick: bool, check: bool, out: Path | None, as_json: bool) -> int:
@@ -58,7 +63,7 @@ def system(quick: bool, check: bool, out: Path | None, as_json: bool) -> int:
 
 @bench.command("dtw")
 @_benchmark_options
-@click.option("--plots", type=click.Path(path_type=Path, file_okay=False), default=None, help="Write SVG plots here.")
+@_plots_option
 def dtw(quick: bool, check: bool, out: Path | None, as_json: bool, plots: Path | None) -> int:
     """The DTW kernels against other libraries, the machine's arithmetic, and themselves rung by rung.
 
@@ -68,8 +73,39 @@ def dtw(quick: bool, check: bool, out: Path | None, as_json: bool, plots: Path |
     Example: swarm bench dtw --json --out docs/benchmarks/dtw.json --plots docs/benchmarks
     """
     from profiling.bench.kernels.measure import FULL, QUICK, measure
+    from profiling.bench.kernels.plots import write_plots
 
-    return _run(lambda progress: measure(QUICK if quick else FULL, progress), check, out, as_json, plots)
+    return _run(lambda progress: measure(QUICK if quick else FULL, progress), check, out, as_json, plots, write_plots)
+
+
+@bench.command("transport")
+@_benchmark_options
+@_plots_option
+def transport(quick: bool, check: bool, out: Path | None, as_json: bool, plots: Path | None) -> int:
+    """Our wire against aioquic's and qh3's own streams, TCP with TLS, and bare UDP.
+
+    Round trips, the cost of a message by batch, messages one way, votes under bulk. In full it takes about 20 minutes.
+
+    \b
+    Example: swarm bench transport --json --out docs/benchmarks/transport.json --plots docs/benchmarks
+    """
+    from profiling.bench.transport.measure import FULL, QUICK, measure
+    from profiling.bench.transport.plots import write_plots
+
+    return _run(lambda progress: measure(QUICK if quick else FULL, progress), check, out, as_json, plots, write_plots)
+
+
+@bench.command("codec")
+@_benchmark_options
+def codec(quick: bool, check: bool, out: Path | None, as_json: bool) -> int:
+    """Writing and reading orders, frames and votes: our wire form against MessagePack, msgspec, JSON and pycapnp.
+
+    \b
+    Example: swarm bench codec --quick
+    """
+    from profiling.bench.codec.measure import FULL, QUICK, measure
+
+    return _run(lambda progress: measure(QUICK if quick else FULL, progress), check, out, as_json)
 
 
 def _run(
@@ -78,6 +114,7 @@ def _run(
     out: Path | None,
     as_json: bool,
     plots: Path | None = None,
+    write_plots: Callable[[dict[str, Any], Path], Any] | None = None,
 ) -> int:
     """Measure with a line of progress, write and show what was found; the exit status."""
     console = Console(stderr=True)
@@ -85,9 +122,7 @@ def _run(
         found = measure(lambda label: status.update(f"measuring: {label}")).as_dict()
     if out is not None:
         out.write_text(json.dumps(found, indent=1) + "\n")
-    if plots is not None:
-        from profiling.bench.kernels.plots import write_plots
-
+    if plots is not None and write_plots is not None:
         write_plots(found, plots)
     if as_json:
         click.echo(json.dumps(found))
@@ -100,13 +135,15 @@ def _run(
 def _table(found: dict[str, Any]) -> Table:
     table = Table(title=f"{found['benchmark']} · {found['commit']} · noise {found['noise']['verdict']}", box=None)
     table.add_column("case")
-    for column in ("ours", "peer", "unit", "ratio", "95 %"):
+    table.add_column("against")
+    for column in ("ours", "theirs", "unit", "ratio", "95 %"):
         table.add_column(column, justify="right")
     for row in found["rows"]:
         ratio = row["ratio"]
         interval = f"{ratio['low']:.2f} – {ratio['high']:.2f}"
         table.add_row(
             row["case"],
+            row["peer"],
             f"{row['ours']:.2f}",
             f"{row['peer_value']:.2f}",
             row["unit"],
@@ -115,7 +152,7 @@ def _table(found: dict[str, Any]) -> Table:
         )
     for claim in found["claims"]:
         verdict = {True: "holds", False: "does not hold", None: "no verdict"}[claim["holds"]]
-        table.add_row(f"{claim['id']} {claim['goal']}", "", "", "", verdict, "")
+        table.add_row(f"{claim['id']} {claim['goal']}", "", "", "", "", verdict, "")
     return table
 
 

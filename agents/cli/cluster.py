@@ -68,7 +68,7 @@ def init(
         renew = True
     if renew:
         renew_certificates(load_config(path), valid_hours)
-        click.echo(f"{path}: certificates renewed for {valid_hours:g} hours")
+        click.echo(f"{path}: certificates renewed for {valid_hours:g} hours; running agents take them within a minute")
         return
     check_new_cluster(
         directory, name=name, base_port=base_port, hosts=hosts, valid_hours=valid_hours, data=data, force=force

@@ -8,7 +8,7 @@ from typing import Final
 
 from agents.executor.slicing import CurveMatcher, Leg
 from agents.voter import Voter
-from consensus.route import effective_price
+from consensus.route import effective_prices
 from orders.gate import Release
 from orders.order import PlannedOrder, client_order_id
 from profiling.span import span
@@ -56,7 +56,7 @@ class Planner:
         return self._planned(frame, intent, Leg(intent.quantity, price), 0, digest, 0)
 
     def _match(self, frame: Frame) -> Legs:
-        limits = [effective_price(intent, self._voter.policy.collar_bps) for intent in frame.intents]
+        limits = effective_prices(frame.intents, self._voter.policy.collar_bps)
         with span(Operation.CURVE_MATCH, frame.cycle, len(limits)):
             return self._curves.legs(frame.intents, limits, frame.market_index)
 

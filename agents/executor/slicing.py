@@ -16,7 +16,7 @@ import numpy as np
 from agents.data.dataset import Dataset
 from dtw.bank import LibraryBank
 from dtw.query import Neighbours
-from protocol.messages import Intent
+from protocol.messages import Intents
 
 WINDOW: Final = 32
 BAND: Final = 3
@@ -41,19 +41,21 @@ class CurveMatcher:
         self._bank = LibraryBank(self._activity, WINDOW, np.float32)
         self._bank.prepare(BAND)
 
-    def legs(
-        self, intents: Sequence[Intent], limit_prices: Sequence[int], market_index: int
-    ) -> dict[int, tuple[Leg, ...]]:
+    def legs(self, intents: Intents, limit_prices: Sequence[int], market_index: int) -> dict[int, tuple[Leg, ...]]:
         """By the intent's sequence: one leg at the limit, or two, half at the limit, half at the reference price."""
-        large = [intent.symbol for intent in intents if intent.quantity >= SPLIT_QUANTITY_MIN]
-        wild = self._turning_wild(list(dict.fromkeys(large)), market_index)
+        rows = intents.array
+        large = rows["quantity"] >= SPLIT_QUANTITY_MIN
+        wild = self._turning_wild(list(dict.fromkeys(rows["symbol"][large].tolist())), market_index)
+        split = (large & np.isin(rows["symbol"], list(wild))).tolist()
+        names = ("sequence", "quantity", "reference_price")
+        columns = zip(*[rows[name].tolist() for name in names], limit_prices, split, strict=True)
         legs: dict[int, tuple[Leg, ...]] = {}
-        for intent, limit_price in zip(intents, limit_prices, strict=True):
-            half = intent.quantity // 2
-            if intent.quantity >= SPLIT_QUANTITY_MIN and intent.symbol in wild:
-                legs[intent.sequence] = (Leg(intent.quantity - half, limit_price), Leg(half, intent.reference_price))
+        for sequence, quantity, reference_price, limit_price, in_two in columns:
+            half = quantity // 2
+            if in_two:
+                legs[sequence] = (Leg(quantity - half, limit_price), Leg(half, reference_price))
             else:
-                legs[intent.sequence] = (Leg(intent.quantity, limit_price),)
+                legs[sequence] = (Leg(quantity, limit_price),)
         return legs
 
     def _turning_wild(self, symbols: list[int], market_index: int) -> set[int]:

@@ -212,7 +212,8 @@ def check_frame(view: RiskView, limits: RiskLimits, frame: Frame, now_wall_ns: i
     ahead = FrameAhead(view)
     seen: set[int] = set()
     denials: list[Denial] = []
-    for position, intent in enumerate(frame.intents):
+    for position in range(len(frame.intents)):
+        intent = frame.intents[position]  # one row at a time: what it may do depends on those approved before it
         code = DenyCode.INTENT_REPEATED
         if intent.sequence not in seen:
             code = check_intent(ahead, limits, intent, frame, now_wall_ns)

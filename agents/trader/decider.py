@@ -10,6 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from agents.clock import EXPIRY_GRACE_NS, wall_ns
 from agents.config import ConsensusSection
 from agents.trader.slices import EPOCH, SLICE_ID
@@ -20,7 +23,8 @@ from profiling.span import frame_key, span
 from profiling.span import record as record_span
 from profiling.stages import Operation
 from protocol.codes import CommandKind, DenyCode, Path
-from protocol.messages import Claim, Frame, Intent, SignedCommand, Submit
+from protocol.messages import Claim, Frame, Intents, SignedCommand, Submit
+from protocol.rows import Windows
 from protocol.signing import command_digest
 
 MS: Final = 1_000_000
@@ -38,6 +42,21 @@ ESCALATING: Final = frozenset(
     }
 )
 """Refusals of the lane that are no judgement on the intent: the spine may still take it, with its own escrow."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Proposal:
+    """What a frame is made of: row i of each belongs to the same symbol."""
+
+    intents: Intents
+    claims: Sequence[Claim]
+    windows: NDArray[np.float32]
+    """The window that each claim searched for, shape (claims, window)."""
+
+    def take(self, positions: Sequence[int]) -> Proposal:
+        """Some of the rows."""
+        claims = [self.claims[position] for position in positions]
+        return Proposal(self.intents.take(positions), claims, self.windows[list(positions)])
 
 
 @dataclass(slots=True)
@@ -69,18 +88,15 @@ class Decider:
         """``frame_key`` of frames that led to no order: denied, or given up for another path."""
         self.escalated = 0
 
-    async def decide(
-        self, intents: Sequence[Intent], claims: Sequence[Claim], path: Path, cycle: int, market_index: int
-    ) -> dict[int, DenyCode]:
+    async def decide(self, proposal: Proposal, path: Path, cycle: int, market_index: int) -> dict[int, DenyCode]:
         """Decide intents together. Those that the lane does not settle in time, or calls critical, take the spine."""
-        codes = await self._decide_once(intents, claims, path, cycle, market_index)
-        again = [intent for intent in intents if path == Path.LANE and codes[intent.sequence] in ESCALATING]
+        codes = await self._decide_once(proposal, path, cycle, market_index)
+        sequences = proposal.intents.array["sequence"].tolist()
+        again = [at for at, each in enumerate(sequences) if path == Path.LANE and codes[each] in ESCALATING]
         if again and self._voter.setup.switches.consensus != "raft":
             self.escalated += len(again)
             self._voter.log.info("escalated", cycle=cycle, intents=len(again))
-            symbols = {intent.symbol for intent in again}
-            kept = [claim for claim in claims if claim.symbol in symbols]
-            codes |= await self._decide_once(again, kept, Path.SPINE, cycle, market_index)
+            codes |= await self._decide_once(proposal.take(again), Path.SPINE, cycle, market_index)
         return codes
 
     def settled(self, settled: FrameSettled) -> None:
@@ -97,10 +113,8 @@ class Decider:
 
     # --- one frame ---------------------------------------------------------------------------------------------------
 
-    async def _decide_once(
-        self, intents: Sequence[Intent], claims: Sequence[Claim], path: Path, cycle: int, market_index: int
-    ) -> dict[int, DenyCode]:
-        under_way = self._make(intents, claims, path, cycle, market_index)
+    async def _decide_once(self, proposal: Proposal, path: Path, cycle: int, market_index: int) -> dict[int, DenyCode]:
+        under_way = self._make(proposal, path, cycle, market_index)
         self._open[under_way.digest] = under_way
         try:
             if self._separate and not await self._coordinate(under_way):
@@ -114,9 +128,7 @@ class Decider:
             self.without_order.append(frame_key(under_way.digest))
         return codes
 
-    def _make(
-        self, intents: Sequence[Intent], claims: Sequence[Claim], path: Path, cycle: int, market_index: int
-    ) -> _Open:
+    def _make(self, proposal: Proposal, path: Path, cycle: int, market_index: int) -> _Open:
         voter = self._voter
         grant = voter.budget.current(SLICE_ID)
         number = self._frames_made.get(cycle, 0)
@@ -135,8 +147,10 @@ class Decider:
             market_index=market_index,
             created_at_ns=now,
             expires_at_ns=now + expiry_ms * MS,
-            intents=tuple(intents),
-            claims=tuple(claims),
+            intents=proposal.intents,
+            claims=tuple(proposal.claims),
+            windows=Windows.of(proposal.windows),
+            window_length=proposal.windows.shape[1],
         )
         with span(Operation.FRAME_ENCODE, cycle):
             body = voter.setup.codec.encode_body(frame)
@@ -177,12 +191,12 @@ class Decider:
 
     def _conclude(self, under_way: _Open, codes: Sequence[int | None]) -> dict[int, DenyCode]:
         """A code for every intent; what is still open is refused with the reason, and the gate refuses it too."""
-        intents = under_way.frame.intents
-        known = codes or (None,) * len(intents)
+        sequences = under_way.frame.intents.array["sequence"].tolist()
+        known = codes or (None,) * len(sequences)
         missing = self._why_open(under_way) if None in known else DenyCode.APPROVED
         return {
-            intent.sequence: named(code) if code is not None else missing
-            for intent, code in zip(intents, known, strict=True)
+            sequence: named(code) if code is not None else missing
+            for sequence, code in zip(sequences, known, strict=True)
         }
 
     def _why_open(self, under_way: _Open) -> DenyCode:

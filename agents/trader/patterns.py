@@ -18,6 +18,7 @@ from agents.data.dataset import Dataset
 from dtw.bank import LibraryBank
 from dtw.query import Neighbours
 from protocol.messages import Claim
+from protocol.rows import Windows
 
 FORECAST_SCALE: Final = 1_000_000
 """``Claim.forecast_bps`` counts hundredths of a basis point."""
@@ -80,6 +81,31 @@ class PatternSearch:
             method=self._method,
             threads=self._threads,
         )
+
+    def windows(self, market_index: int, symbols: Sequence[int]) -> NDArray[np.float32]:
+        """The query windows of a search: log closes in single precision, shape (symbols, window).
+
+        Rounded, they are the same on machines whose logarithms differ in the last bit of a double.
+        """
+        first = market_index - self._section.window + 1
+        return self._data.log_closes[first : market_index + 1, list(symbols)].T.astype(np.float32)
+
+    def same_windows(
+        self, claims: Sequence[Claim], evidence: Windows, window_length: int, market_index: int
+    ) -> list[bool]:
+        """Is each claim's row of the evidence, bit for bit, the window that this search would start from?
+
+        True where there is nothing to compare: no evidence came, or ``refute`` has its own word about the claim.
+        """
+        searchable = [self._unsearchable(claim, market_index) is None for claim in claims]
+        if not len(evidence) or not any(searchable):
+            return [True] * len(claims)
+        if window_length != self._section.window or len(evidence) != window_length * len(claims):
+            return [not each for each in searchable]
+        symbols = [claim.symbol if each else 0 for claim, each in zip(claims, searchable, strict=True)]
+        ours = self.windows(market_index, symbols).view(np.uint32)
+        equal = (ours == evidence.array.view(np.uint32).reshape(ours.shape)).all(axis=1).tolist()
+        return [same or not each for same, each in zip(equal, searchable, strict=True)]
 
     def forecasts(self, symbols: Sequence[int], market_index: int, found: Sequence[Neighbours]) -> list[Analogues]:
         """What followed the analogues of each symbol. Sums run in the order of the neighbours, on every processor."""

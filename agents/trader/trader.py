@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from agents.trader.decider import Decider
+from agents.trader.decider import Decider, Proposal
 from agents.trader.feed import Bar, ReplayFeed, validate
 from agents.trader.patterns import Analogues, PatternSearch
 from agents.trader.slices import SLICE_ID, SliceKeeper
@@ -35,7 +35,7 @@ from profiling.stages import Operation
 from protocol.batch import Channel
 from protocol.codes import DenyCode, Path, Side, TimeInForce
 from protocol.errors import RunFailure
-from protocol.messages import PRICE_SCALE, Claim, Intent, MarketAdvance, OrderEvent, SliceGrant
+from protocol.messages import PRICE_SCALE, Intents, MarketAdvance, OrderEvent, SliceGrant
 from protocol.roster import Role
 
 INTENTS_PER_CYCLE: Final = 64
@@ -223,20 +223,27 @@ class Trader(VoterRole):
 
     async def _decide(self, wishes: list[Wish], analogues: list[Analogues], bar: Bar, cycle: int) -> None:
         """Split by criticality with the very function that the judges use, then decide both frames at once."""
-        intents = [_intent(wish, cycle * INTENTS_PER_CYCLE + number) for number, wish in enumerate(wishes)]
+        proposal = self._propose(wishes, analogues, bar, cycle)
         with span(Operation.CRITICALITY_ROUTE, cycle):
-            routes = self._route(tuple(intents), bar.market_index)
+            routes = self._route(proposal.intents, bar.market_index)
         frames = []
         for path in (Path.LANE, Path.SPINE):
-            chosen = [intent for intent, route in zip(intents, routes, strict=True) if route is path]
+            chosen = [position for position, route in enumerate(routes) if route is path]
             if chosen:
-                claims = self._claims(chosen, analogues)
-                for intent in chosen:
-                    self.voter.tally.propose(self.voter.own, intent.sequence, path)
-                frames.append(self._settle_frame(chosen, claims, path, bar, cycle))
+                part = proposal if len(chosen) == len(routes) else proposal.take(chosen)
+                for sequence in part.intents.array["sequence"].tolist():
+                    self.voter.tally.propose(self.voter.own, sequence, path)
+                frames.append(self._settle_frame(part, path, bar, cycle))
         await asyncio.gather(*frames)
 
-    def _route(self, intents: tuple[Intent, ...], market_index: int) -> list[Path]:
+    def _propose(self, wishes: list[Wish], analogues: list[Analogues], bar: Bar, cycle: int) -> Proposal:
+        """The wishes as the rows that will travel, each with its claim and the window that was searched for."""
+        symbols = [wish.symbol for wish in wishes]
+        claims = [analogues[symbol].claim(self._pattern.window) for symbol in symbols]
+        windows = self._search.windows(bar.market_index, symbols)
+        return Proposal(intents_of(wishes, cycle * INTENTS_PER_CYCLE), claims, windows)
+
+    def _route(self, intents: Intents, market_index: int) -> list[Path]:
         voter = self.voter
         if voter.setup.switches.consensus != "hybrid":
             only = Path.SPINE if voter.setup.switches.consensus == "pbft" else Path.LANE
@@ -245,11 +252,8 @@ class Trader(VoterRole):
         critical = set(critical_positions(intents, facts))
         return [Path.SPINE if position in critical else Path.LANE for position in range(len(intents))]
 
-    def _claims(self, intents: list[Intent], analogues: list[Analogues]) -> list[Claim]:
-        return [analogues[intent.symbol].claim(self._pattern.window) for intent in intents]
-
-    async def _settle_frame(self, intents: list[Intent], claims: list[Claim], path: Path, bar: Bar, cycle: int) -> None:
-        codes = await self._decider.decide(intents, claims, path, cycle, bar.market_index)
+    async def _settle_frame(self, proposal: Proposal, path: Path, bar: Bar, cycle: int) -> None:
+        codes = await self._decider.decide(proposal, path, cycle, bar.market_index)
         for sequence, code in codes.items():
             if code != DenyCode.APPROVED:
                 self.voter.tally.settle(self.voter.own, sequence, path, code)
@@ -335,13 +339,12 @@ class Trader(VoterRole):
         return picture
 
 
-def _intent(wish: Wish, sequence: int) -> Intent:
-    return Intent(
-        sequence=sequence,
-        symbol=wish.symbol,
-        side=wish.side,
-        time_in_force=TimeInForce.DAY,
-        quantity=wish.quantity,
-        limit_price=wish.limit_price,
-        reference_price=wish.reference_price,
-    )
+def intents_of(wishes: list[Wish], first_sequence: int) -> Intents:
+    """The wishes as rows, numbered from ``first_sequence`` on."""
+    columns: dict[str, list[int]] = {
+        name: [getattr(wish, name) for wish in wishes]
+        for name in ("symbol", "side", "quantity", "limit_price", "reference_price")
+    }
+    columns["sequence"] = list(range(first_sequence, first_sequence + len(wishes)))
+    columns["time_in_force"] = [TimeInForce.DAY] * len(wishes)
+    return Intents.of_columns(columns, len(wishes))

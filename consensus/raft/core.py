@@ -144,7 +144,7 @@ class Raft(Changes):
         return None
 
     def peer_connected(self, peer: int, now_ns: int) -> None:
-        """A new connection to a voter stands, and nothing that was said on the old one can arrive any more."""
+        """A new connection to a voter stands: what was under way may be lost, and it may be another process."""
         self._observe(now_ns)
         if self._leadership is not None:
             self._leadership.peer_connected(peer)

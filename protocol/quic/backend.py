@@ -7,6 +7,7 @@ the processor. Both speak QUIC version 1 to each other, so that agents may diffe
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, Final, Protocol
 
 from cryptography.x509 import Certificate
@@ -49,8 +50,16 @@ class Connection(Protocol):
         """The agent whom the peer's certificate names; ``None`` where the library cannot ask a client for one."""
 
     @property
+    def peer_valid_until(self) -> datetime | None:
+        """When the certificate ends that the peer showed, UTC; ``None`` as for ``certified``."""
+
+    @property
     def refusal(self) -> str | None:
         """Why we refused the peer, as a countable label."""
+
+    @property
+    def key_updates(self) -> int:
+        """How often this end has asked for new keys."""
 
     @property
     def host_cid(self) -> bytes: ...

@@ -13,7 +13,8 @@ import hmac
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from aioquic.quic.packet import QuicProtocolVersion, encode_quic_version_negotiation
@@ -40,6 +41,8 @@ GREETINGS_MAX: Final = 64
 HOUSEKEEPING_S: Final = 0.5
 TIMER_STEP_S: Final = 0.001
 """The loop's timers are no finer; asking for less makes uvloop spin."""
+TIMER_SOON_S: Final = 0.002
+"""No timer is so urgent: the loop's own are a millisecond coarse, and an acknowledgement may wait for five."""
 RESET_TOKEN_BYTES: Final = 16
 RESET_BYTES_MIN: Final = 21
 RESET_BYTES_MAX: Final = 42
@@ -73,12 +76,15 @@ class Driver:
         self._logger = logger
         self._port = port if port is not None else UdpPort()
         self._clock = clock
+        self._transport = transport
         self._backend = backend_for(transport, identity, profile)
         self._reset_key = digest(b"swarm/stateless-reset/1", identity.signing_key.private_bytes_raw())
         self._links: dict[Link, None] = {}
         self._routes: dict[bytes, Link] = {}
         self._touched: dict[Link, bool] = {}
         """Links to look at when the tick ends; true when they have something to send for certain."""
+        self._unasked: dict[Link, None] = {}
+        """Links that were touched while the timer was about to fire."""
         self._flush_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -142,6 +148,10 @@ class Driver:
 
     # --- end of the tick --------------------------------------------------------------------------------------------
 
+    def reload(self, identity: Identity) -> None:
+        """Connections that begin from now on use this identity's certificate, key and authorities."""
+        self._backend = backend_for(self._transport, identity, self._profile)
+
     def touch(self, link: Link) -> None:
         """The connection has something to send: flush it when this tick ends."""
         self._touched[link] = True
@@ -171,9 +181,7 @@ class Driver:
                     self._transmit(link, now)
                 if link.finish(now):
                     self._transmit(link, now)
-        for link in touched:
-            link.deadline = link.due() if link in self._links else float("inf")
-        self._arm_timer(now)
+        self._look_again(touched, now)
 
     def _transmit(self, link: Link, now: float) -> None:
         try:
@@ -200,6 +208,16 @@ class Driver:
 
     # --- timers -----------------------------------------------------------------------------------------------------
 
+    def _look_again(self, touched: Iterable[Link], now: float) -> None:
+        """Set the timer by what the touched connections want. Asking one costs as much as a tenth of a packet, so that
+        nobody is asked while the timer fires soon anyway and asks all of them."""
+        if self._timer is not None and now < self._timer_at <= now + TIMER_SOON_S:
+            self._unasked.update(dict.fromkeys(touched))
+            return
+        for link in touched:
+            link.deadline = link.due() if link in self._links else float("inf")
+        self._arm_timer(now)
+
     def _arm_timer(self, now: float) -> None:
         earliest = min((link.deadline for link in self._links), default=float("inf"))
         if earliest == float("inf") or self._loop is None:
@@ -214,6 +232,9 @@ class Driver:
     def _on_timer(self) -> None:
         self._timer = None
         now = self._clock()
+        unasked, self._unasked = self._unasked, {}
+        for link in unasked:
+            link.deadline = link.due() if link in self._links else float("inf")
         for link in list(self._links):
             if link.deadline <= now:
                 link.connection.handle_timer(now)
@@ -224,9 +245,13 @@ class Driver:
     def _keep_house(self) -> None:
         assert self._loop is not None, "set when the driver was opened"
         self._housekeeping = self._loop.call_later(HOUSEKEEPING_S, self._keep_house)
-        now = self._clock()
+        now, today = self._clock(), datetime.now(UTC)
         for link in list(self._links):
             if link.closed:
+                continue
+            valid_until = link.connection.peer_valid_until
+            if valid_until is not None and valid_until < today:
+                self.end(link, Closed("certificate_expired", f"at {valid_until:%Y-%m-%d %H:%M} UTC"))
                 continue
             if not link.greeted and now - link.opened_at > link.greeting_timeout_s:
                 reason = "unreachable" if link.connection.is_client else "handshake_timeout"
@@ -326,6 +351,7 @@ class Driver:
     def _forget(self, link: Link) -> None:
         self._links.pop(link, None)
         self._touched.pop(link, None)
+        self._unasked.pop(link, None)
         for connection_id in [key for key, owner in self._routes.items() if owner is link]:
             del self._routes[connection_id]
 

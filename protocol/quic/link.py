@@ -20,7 +20,7 @@ REASONS: Final = ENDINGS_WITHOUT_BLAME | {
     "certificate_missing", "certificate_untrusted", "certificate_expired", "certificate_not_owned",
     "certificate_purpose", "certificate_mismatch", "certificate_pinned", "agent_unknown",
     "cluster", "roster", "identity", "role_pair", "signature", "superseded", "banned", "offences", "too_many_probes",
-    "wrong_direction",
+    "wrong_direction", "credit_exceeded", "credit_malformed",
     "before_greeting", "greeting_malformed", "frame_version", "frame_flags", "frame_empty", "frame_too_large",
 }  # fmt: skip
 """Why connections end, on the wire and in statistics."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, Final
 
 from cryptography import x509
@@ -84,7 +85,9 @@ class Qh3Connection(QuicConnection):
 
     events = events
     certified: Agent | None = None
+    peer_valid_until: datetime | None = None
     refusal: str | None = None
+    key_updates: int = 0
 
     def __init__(
         self,
@@ -145,6 +148,7 @@ class Qh3Connection(QuicConnection):
     def renew_keys_if_due(self) -> None:
         if self._sent_since_renewal >= PACKETS_PER_KEY and self._handshake_confirmed:
             self._sent_since_renewal = 0
+            self.key_updates += 1
             self.request_key_update()
 
     def must_send(self, now: float) -> bool:
@@ -176,6 +180,7 @@ class Qh3Connection(QuicConnection):
         certificate = x509.load_der_x509_certificate(shown.public_bytes())
         try:
             self.certified = self._admission(certificate)
+            self.peer_valid_until = certificate.not_valid_after_utc
         except PeerViolation as violation:
             self.refusal = violation.reason
             self.close(BAD_CERTIFICATE, reason_phrase=f"{violation.reason}: {violation.detail}")

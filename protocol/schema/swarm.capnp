@@ -43,11 +43,12 @@ struct Batch {
   statusRequests @27 :List(StatusRequest);
   statusReplies @28 :List(StatusReply);
   orderEventsHeads @29 :List(OrderEventsHead);
-  readIndexes @30 :List(ReadIndex);
-  readIndexResponses @31 :List(ReadIndexResponse);
-  timeoutNows @32 :List(TimeoutNow);
-  installSnapshots @33 :List(InstallSnapshot);
-  installSnapshotResponses @34 :List(InstallSnapshotResponse);
+  credits @30 :List(Credit);
+  readIndexes @31 :List(ReadIndex);
+  readIndexResponses @32 :List(ReadIndexResponse);
+  timeoutNows @33 :List(TimeoutNow);
+  installSnapshots @34 :List(InstallSnapshot);
+  installSnapshotResponses @35 :List(InstallSnapshotResponse);
 }
 
 struct MsgHdr {
@@ -75,6 +76,11 @@ struct HelloAck {
 
 struct Refused {
   reason @0 :Text;
+}
+
+struct Credit {
+  channel @0 :UInt8;
+  moreBytes @1 :UInt64;
 }
 
 struct StatusRequest {
@@ -122,6 +128,8 @@ struct Frame {
   expiresAtNs @10 :UInt64;
   intents @11 :List(Intent);
   claims @12 :List(Claim);
+  windows @13 :List(Float32);        # query windows of the claims, row by row; release 2
+  windowLength @14 :UInt16;          # samples per window; release 2
 }
 
 struct SliceGrant {

@@ -46,6 +46,9 @@ CASES = {
     "transport of nobody": Case(
         "risk --id risk-1 --transport risk-9=qh3 --config {good}", 2, ("'risk-9'", "risk-1, risk-2"), process=True
     ),
+    "unknown impairment": Case(
+        "risk --id risk-1 --network lag=4ms --config {good}", 2, ("'lag' is unknown", "rtt=4ms")
+    ),
     "wrong role": Case("trader --id risk-1 --config {good}", 2, ("'risk-1' is a risk", "`swarm risk`"), process=True),
     "broken toml": Case(
         "status --config {broken_toml}", 2, ("cluster.toml", "not valid TOML", "swarm init"), process=True

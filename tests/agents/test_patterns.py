@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import numpy as np
 import pytest
@@ -8,11 +10,14 @@ from hypothesis import strategies as st
 
 from agents.config import PatternSection
 from agents.executor.slicing import SPLIT_QUANTITY_MIN, CurveMatcher, Leg
+from agents.risk.risk import judge_claims
 from agents.trader.patterns import FORECAST_SCALE, Analogues, PatternSearch
 from dtw.library import WindowLibrary
-from protocol.messages import Claim, Intent
+from protocol.codes import DenyCode
+from protocol.messages import Claim, Intent, Intents
+from protocol.rows import NO_WINDOWS, Windows
 from tests.oracles.agent_examples import shuffled_after, synthetic, with_log_closes
-from tests.oracles.signed_frames import make_intent
+from tests.oracles.signed_frames import make_frame, make_intent
 
 SECTION = PatternSection(window=16, band=2, neighbours=4, horizon=3, exclusion=3)
 DATA = synthetic(bars=500)
@@ -154,12 +159,75 @@ def test_a_claim_counts_hundredths_of_a_basis_point() -> None:
     assert claim().forecast_bps == round(analogues(SEARCH)[0].forecast * FORECAST_SCALE)
 
 
+# --- the evidence ----------------------------------------------------------------------------------------------------
+
+
+def evidence(search: PatternSearch = SEARCH, symbols: tuple[int, ...] = SYMBOLS) -> Windows:
+    return Windows.of(search.windows(AT, symbols))
+
+
+def test_the_evidence_is_what_the_search_starts_from() -> None:
+    windows = SEARCH.windows(AT, SYMBOLS)
+    assert (windows.shape, windows.dtype) == ((3, SECTION.window), np.float32)
+    for symbol in SYMBOLS:
+        assert np.array_equal(windows[symbol], DATA.log_closes[AT - SECTION.window + 1 : AT + 1, symbol].astype("f4"))
+
+
+def test_whoever_has_the_same_data_agrees_bit_for_bit() -> None:
+    verifier = PatternSearch(shuffled_after(DATA, AT, seed=9), SECTION, "scalar")
+    claims = [found.claim(SECTION.window) for found in analogues(SEARCH)]
+    assert verifier.same_windows(claims, evidence(), SECTION.window, AT) == [True] * 3
+    assert verifier.same_windows(claims, NO_WINDOWS, 0, AT) == [True] * 3
+    assert verifier.same_windows([], NO_WINDOWS, 0, AT) == []
+
+
+def test_one_sample_that_differs_by_one_bit_is_other_data() -> None:
+    claims = [found.claim(SECTION.window) for found in analogues(SEARCH)]
+    changed = evidence().array.copy()
+    changed.view(np.uint32)[2 * SECTION.window - 1] ^= 1
+    assert SEARCH.same_windows(claims, Windows.of(changed), SECTION.window, AT) == [True, False, True]
+
+
+@pytest.mark.parametrize("length", [0, SECTION.window - 1, SECTION.window + 1])
+def test_evidence_of_another_shape_is_other_data(length: int) -> None:
+    assert SEARCH.same_windows([HONEST], evidence(symbols=(0,)), length, AT) == [False]
+    assert SEARCH.same_windows([HONEST], evidence(), SECTION.window, AT) == [False]
+
+
+def test_what_cannot_be_searched_is_left_to_the_search_to_refute() -> None:
+    unknown = msgspec.structs.replace(HONEST, symbol=2**32 - 1)
+    both = Windows.of(SEARCH.windows(AT, (0, 1)))
+    assert SEARCH.same_windows([HONEST, unknown], both, SECTION.window, AT) == [True, True]
+    assert SEARCH.same_windows([unknown], both, SECTION.window, AT) == [True]
+
+
+def test_other_data_is_told_apart_from_a_false_claim() -> None:
+    """A risk agent whose last bar was corrected afterwards says so, and searches only for the claims it shares."""
+    claims = [found.claim(SECTION.window) for found in analogues(SEARCH)]
+    lie = msgspec.structs.replace(claims[2], forecast_bps=claims[2].forecast_bps + 9)
+    frame = make_frame(market_index=AT, claims=(*claims[:2], lie), windows=evidence(), window_length=SECTION.window)
+    log_closes = DATA.log_closes.copy()
+    log_closes[AT, 1] += 0.01
+    searched: list[list[int]] = []
+
+    class Counting(PatternSearch):
+        def refute(self, claims: Sequence[Claim], market_index: int) -> list[str | None]:
+            searched.append([claim.symbol for claim in claims])
+            return super().refute(claims, market_index)
+
+    codes = [code for code, _ in judge_claims(Counting(with_log_closes(DATA, log_closes), SECTION, "lanes"), frame)]
+    assert codes == [DenyCode.APPROVED, DenyCode.CLAIM_DATA_DIFFERS, DenyCode.CLAIM_NOT_REPRODUCED]
+    assert searched == [[0, 2]]
+    honest = judge_claims(SEARCH, msgspec.structs.replace(frame, claims=tuple(claims)))
+    assert honest == [(DenyCode.APPROVED, "")] * 3
+
+
 # --- the executor's slicing ------------------------------------------------------------------------------------------
 
 
 def legs_of(matcher: CurveMatcher, intent: Intent, limit_price: int, market_index: int) -> tuple[Leg, ...]:
     """The legs of a frame of one intent."""
-    return matcher.legs([intent], [limit_price], market_index)[intent.sequence]
+    return matcher.legs(Intents.of(intent), [limit_price], market_index)[intent.sequence]
 
 
 def storm_after_calm() -> CurveMatcher:
@@ -192,7 +260,7 @@ def test_the_intents_of_a_frame_are_judged_together_and_each_by_its_own_symbol()
         intent.sequence: legs_of(matcher, intent, limit, STORM_AT)
         for intent, limit in zip(intents, limits, strict=True)
     }
-    assert matcher.legs(intents, limits, STORM_AT) == expected
+    assert matcher.legs(Intents.of(*intents), limits, STORM_AT) == expected
     assert [len(legs) for legs in expected.values()] == [2, 2, 1, 2]
 
 

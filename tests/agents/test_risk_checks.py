@@ -19,7 +19,7 @@ from agents.risk.limits import RiskLimits
 from agents.risk.rate import SubmitRates, SubmitTokens, TokenBucket
 from consensus.route import criticality
 from protocol.codes import DenyCode, Side
-from protocol.messages import Denial, Intent
+from protocol.messages import Denial, Intent, Intents
 from tests.oracles.signed_frames import EXPIRES_NS, PRICE, make_frame, make_intent
 
 OK = DenyCode.APPROVED
@@ -382,7 +382,7 @@ def test_approved_part_of_a_frame_respects_every_limit(wishes: list[tuple[int, S
     intents = tuple(
         make_intent(n, symbol=symbol, side=side, quantity=quantity) for n, (symbol, side, quantity) in enumerate(wishes)
     )
-    frame = make_frame(*intents) if intents else msgspec.structs.replace(make_frame(), intents=())
+    frame = make_frame(*intents) if intents else msgspec.structs.replace(make_frame(), intents=Intents.of())
     denied = {denial.intent for denial in check_frame(view, make_limits(), frame, NOW_NS)}
     ahead = FrameAhead(view)
     for position, intent in enumerate(intents):

@@ -7,7 +7,8 @@ import pytest
 
 from consensus import frames, voting
 from protocol.codes import CommandKind, EntryKind, Path
-from protocol.messages import AppendEntries, Entry, Frame, Outcome, SignedCommand, Submit
+from protocol.messages import AppendEntries, Entry, Frame, Intents, Outcome, SignedCommand, Submit
+from protocol.rows import Windows
 from tests.oracles.replica_cluster import (
     CODEC,
     MS,
@@ -112,6 +113,26 @@ def test_only_frames_are_admitted_as_frames(kind: int) -> None:
     replica = cluster.hosts[3].replica
     assert not replica.frames and not replica.unresolved
     assert replica.ignored["entry_frame_refused"] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"cluster_id": b"another"}, "frame_of_another_cluster"),
+        ({"path": 9}, "frame_path_unknown"),
+        ({"intents": Intents.of()}, "frame_intent_count"),
+        ({"intents": Intents.of(make_intent(1), make_intent(2), make_intent(1))}, "frame_intent_repeated"),
+        ({"windows": Windows.of([1.0, 2.0])}, "frame_window_shape"),
+        ({"windows": Windows.of([1.0, 2.0]), "window_length": 2}, "frame_window_shape"),
+    ],
+)
+def test_a_frame_of_a_wrong_shape_is_refused_and_named(changes: dict[str, object], reason: str) -> None:
+    cluster = ReplicaCluster(1)
+    frame = msgspec.structs.replace(CODEC.decode_body(Frame, sign_frame(1).body), **changes)
+    cluster.submit(sign_command(CommandKind.FRAME, TRADER, frame))
+    replica = cluster.hosts[TRADER].replica
+    assert not replica.frames
+    assert replica.ignored[reason] == 1
 
 
 def test_frames_without_a_place_are_bounded_by_author_and_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,13 @@ from consensus.route import (
     critical_positions,
     criticality,
     effective_price,
+    effective_prices,
     intent_notional,
+    intent_notionals,
     outside_collar,
 )
 from protocol.codes import Side
-from protocol.messages import Intent
+from protocol.messages import Intent, Intents
 from tests.oracles.signed_frames import PRICE, make_intent
 
 
@@ -94,7 +96,7 @@ def test_low_limit_does_not_make_a_sale_small() -> None:
 def test_splitting_does_not_dodge_the_spine(parts: list[int]) -> None:
     limit = 50 * PRICE
     intents = tuple(make_intent(number, quantity=quantity) for number, quantity in enumerate(parts))
-    critical = critical_positions(intents, make_facts(symbol_limit=limit))
+    critical = critical_positions(Intents.of(*intents), make_facts(symbol_limit=limit))
     routine = sum(quantity for position, quantity in enumerate(parts) if position not in critical)
     assert routine * PRICE <= limit
     assert bool(critical) == (sum(parts) * PRICE > limit)
@@ -104,13 +106,52 @@ def test_symbols_add_up_apart_and_earlier_use_counts() -> None:
     intents = (make_intent(1), make_intent(2, symbol=1), make_intent(3), make_intent(4, symbol=1))
     used = {0: 5 * PRICE, 1: 0}
     facts = make_facts(symbol_limit=20 * PRICE, used_by_symbol=used.__getitem__)
-    assert critical_positions(intents, facts) == (2,)
+    assert critical_positions(Intents.of(*intents), facts) == (2,)
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 40)), max_size=10))
 def test_routine_rest_is_routine_as_a_whole(wishes: list[tuple[int, int]]) -> None:
     intents = tuple(make_intent(n, symbol=symbol, quantity=quantity) for n, (symbol, quantity) in enumerate(wishes))
     facts = make_facts(symbol_limit=50 * PRICE, critical_notional=30 * PRICE, stress=lambda symbol: symbol == 2)
-    critical = critical_positions(intents, facts)
+    critical = critical_positions(Intents.of(*intents), facts)
     rest = tuple(intent for position, intent in enumerate(intents) if position not in critical)
-    assert critical_positions(rest, facts) == ()
+    assert critical_positions(Intents.of(*rest), facts) == ()
+
+
+MAGNITUDES = st.one_of(st.integers(-(2**63), 2**63 - 1), st.integers(-(2**41), 2**41), st.integers(-400, 400))
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), MAGNITUDES, MAGNITUDES, MAGNITUDES), max_size=6), st.integers(0, 12_000))
+def test_columns_and_rows_come_to_the_same_prices(wishes: list[tuple[int, int, int, int]], collar_bps: int) -> None:
+    """Whatever numbers a peer chooses: nothing wraps around at 64 bits."""
+    made = [Intent(number, 0, wish[0], 0, *wish[1:]) for number, wish in enumerate(wishes)]
+    rows = Intents.of(*made)
+    assert effective_prices(rows, collar_bps) == [effective_price(each, collar_bps) for each in made]
+    assert intent_notionals(rows, collar_bps) == [intent_notional(each, collar_bps) for each in made]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), MAGNITUDES, MAGNITUDES, MAGNITUDES), max_size=6),
+    st.one_of(st.none(), st.integers(1, 2**60)),
+)
+def test_a_frame_is_routed_as_its_intents_are_one_by_one(
+    wishes: list[tuple[int, int, int, int]], own_price: int | None
+) -> None:
+    made = [Intent(number, wish[0], Side.BUY, 0, *wish[1:]) for number, wish in enumerate(wishes)]
+    facts = make_facts(reference_price=lambda symbol: own_price)
+    taken: dict[int, int] = {}
+    critical = []
+    for position, intent in enumerate(made):
+        if criticality(
+            intent,
+            critical_notional=facts.critical_notional,
+            symbol_used=facts.used_by_symbol(intent.symbol) + taken.get(intent.symbol, 0),
+            symbol_limit=facts.symbol_limit,
+            stress=facts.stress(intent.symbol),
+            collar_bps=facts.collar_bps,
+            reference_price=own_price,
+        ):
+            critical.append(position)
+        else:
+            taken[intent.symbol] = taken.get(intent.symbol, 0) + intent_notional(intent, facts.collar_bps)
+    assert critical_positions(Intents.of(*made), facts) == tuple(critical)

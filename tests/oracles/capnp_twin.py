@@ -8,6 +8,7 @@ from protocol.envelope import BatchHeader, Envelope, MsgHdr, kind_of
 from protocol.fields import Field, Kind, fields_of
 from protocol.layout import SCHEMA, camel
 from protocol.messages import WIRE_TYPES, Message
+from tests.oracles.codec_examples import held
 
 _WORDS_UNLIMITED = 2**40
 
@@ -65,7 +66,7 @@ def _fill(builder: Any, message: Message) -> None:
         if field.kind is Kind.STRUCT:
             _fill(builder.init(name), value)
         elif field.struct is not None:
-            _fill_rows(builder, name, value)
+            _fill_rows(builder, name, [value[position] for position in range(len(value))])
         elif field.kind is Kind.LIST:
             _fill_numbers(builder, name, value)
         elif value or field.kind not in (Kind.TEXT, Kind.DATA):
@@ -80,8 +81,8 @@ def _fill_rows(builder: Any, name: str, rows: Any) -> None:
 
 
 def _fill_numbers(builder: Any, name: str, values: Any) -> None:
-    if values:
-        setattr(builder, name, list(values))
+    if len(values):
+        setattr(builder, name, [values[position] for position in range(len(values))])
 
 
 def _value(message_type: type[Message], reader: Any) -> Message:
@@ -95,5 +96,5 @@ def _field_value(field: Field, value: Any) -> Any:
     if field.kind is not Kind.LIST:
         return value
     if field.struct is not None:
-        return tuple([_value(field.struct, row) for row in value])
-    return tuple(value)
+        return held(field, [_value(field.struct, row) for row in value])
+    return held(field, list(value))

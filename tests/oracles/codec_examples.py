@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from protocol.envelope import BatchHeader, Envelope
 from protocol.fields import INTEGER_RANGE, Field, Kind, fields_of
-from protocol.messages import WIRE_TYPES, Message
+from protocol.messages import WIRE_TYPES, Intents, Message
+from protocol.rows import Windows
 
 LIST_LENGTH_TESTED = 3
 
@@ -27,7 +28,7 @@ def field_values(field: Field) -> st.SearchStrategy[Any]:
         return _scalars(field, field.kind)
     assert field.item is not None
     items = messages(field.struct) if field.struct is not None else _scalars(field, field.item)
-    return st.lists(items, min_size=field.length_min, max_size=LIST_LENGTH_TESTED).map(tuple)
+    return st.lists(items, min_size=field.length_min, max_size=LIST_LENGTH_TESTED).map(lambda each: held(field, each))
 
 
 def _scalars(field: Field, kind: Kind) -> st.SearchStrategy[Any]:
@@ -35,12 +36,21 @@ def _scalars(field: Field, kind: Kind) -> st.SearchStrategy[Any]:
         return st.integers(*INTEGER_RANGE[kind])
     if kind is Kind.FLOAT:
         return st.floats(allow_nan=False, allow_infinity=False)
+    if kind is Kind.FLOAT32:
+        return st.floats(allow_nan=False, allow_infinity=False, width=32)
     if kind is Kind.BOOL:
         return st.booleans()
     if kind is Kind.DATA:
         return st.binary(min_size=field.length_min, max_size=max(field.length_min, min(field.length_max, 40)))
     texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=field.length_min, max_size=16)
     return texts.filter(lambda text: len(text.encode()) <= field.length_max)
+
+
+def held(field: Field, values: list[Any]) -> Any:
+    """A list in the form in which messages hold it."""
+    if field.array is Intents:
+        return Intents.of(*values)
+    return Windows.of(values) if field.array is Windows else tuple(values)
 
 
 def headers() -> st.SearchStrategy[BatchHeader]:
@@ -74,8 +84,8 @@ def _field_example(field: Field, seed: str) -> Any:
     assert field.item is not None
     names = [f"{seed}.{field.name}.{row}" for row in range(2)]
     if field.struct is not None:
-        return tuple([example(field.struct, _number(name, 1000)) for name in names])
-    return tuple([_scalar_example(field, field.item, name) for name in names])
+        return held(field, [example(field.struct, _number(name, 1000)) for name in names])
+    return held(field, [_scalar_example(field, field.item, name) for name in names])
 
 
 def _scalar_example(field: Field, kind: Kind, seed: str) -> Any:
@@ -84,6 +94,8 @@ def _scalar_example(field: Field, kind: Kind, seed: str) -> Any:
         return low + _number(seed, high - low + 1)
     if kind is Kind.FLOAT:
         return _number(seed, 10**9) / 1024
+    if kind is Kind.FLOAT32:
+        return _number(seed, 2**20) / 1024
     if kind is Kind.BOOL:
         return _number(seed, 2) == 1
     length = min(max(field.length_min, 13), field.length_max)

@@ -31,6 +31,7 @@ from protocol.messages import (
     Entry,
     Frame,
     Intent,
+    Intents,
     Message,
     Outcome,
     SignedCommand,
@@ -79,7 +80,7 @@ def sign_command(kind: int, author: int, body: Message) -> SignedCommand:
 
 def sign_frame(sequence: int, *intents: Intent, path: Path = Path.LANE, version: int = 1) -> SignedCommand:
     """A frame of the trader's; unless they are given, it holds one intent numbered like itself."""
-    chosen = intents or (make_intent(sequence),)
+    chosen = Intents.of(*(intents or (make_intent(sequence),)))
     frame = Frame(CLUSTER, TRADER, path, 1, SLICE, version, sequence, sequence, 40, 0, 10**18, chosen, ())
     return sign_command(CommandKind.FRAME, TRADER, frame)
 
@@ -359,10 +360,10 @@ class ReplicaCluster:
             for position in range(len(frame.intents))
             if self.random.random() < self.denial_chance
         )
-        lane = frame.intents if frame.path == Path.LANE else ()
+        lane = range(len(frame.intents) if frame.path == Path.LANE else 0)
         debits = [
             Debit(frame.slice_id, frame.slice_version, frame.trader, intent.sequence, intent.symbol, NOTIONAL)
-            for intent in lane
+            for intent in (frame.intents[position] for position in lane)
         ]
 
         def answer() -> None:

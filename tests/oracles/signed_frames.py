@@ -10,7 +10,7 @@ import msgspec
 from consensus.certificate import sign_vote
 from protocol.codes import CommandKind, Path, Side, TimeInForce
 from protocol.errors import PeerViolation
-from protocol.messages import PRICE_SCALE, Denial, Frame, FrameVote, Intent, SignedCommand, SliceGrant
+from protocol.messages import PRICE_SCALE, Denial, Frame, FrameVote, Intent, Intents, SignedCommand, SliceGrant
 from protocol.signing import command_digest
 
 CLUSTER = b"c" * 16
@@ -36,13 +36,15 @@ def make_intent(sequence: int = 1, **changes: int) -> Intent:
 
 
 def make_frame(*intents: Intent, **changes: object) -> Frame:
-    base = Frame(CLUSTER, TRADER, Path.LANE, 1, 5, 1, 1, 1, 40, 0, EXPIRES_NS, intents or (make_intent(),), ())
+    base = Frame(
+        CLUSTER, TRADER, Path.LANE, 1, 5, 1, 1, 1, 40, 0, EXPIRES_NS, Intents.of(*(intents or (make_intent(),))), ()
+    )
     return msgspec.structs.replace(base, **changes)
 
 
 def make_command(frame: Frame, **changes: object) -> SignedCommand:
     """Signed by the frame's trader; changes are made before signing unless they name the signature."""
-    body = msgspec.msgpack.encode(frame)
+    body = msgspec.msgpack.encode(frame, enc_hook=lambda value: value.array.tobytes())
     _BODIES[body] = frame
     unsigned = SignedCommand(CommandKind.FRAME, frame.trader, body, b"")
     unsigned = msgspec.structs.replace(unsigned, **changes)

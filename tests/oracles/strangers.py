@@ -69,10 +69,12 @@ class Stranger:
             self.link.write(4 * channel, bytes([channel]))
         self.say(change(self.greeter.hello(self.link.exporter)))
 
-    def say(self, *messages: Message, stream_id: int = 0, sender: int | None = None) -> None:
-        self.sequence += 1
+    def say(self, *messages: Message, stream_id: int = 0, sender: int | None = None, number: int | None = None) -> None:
+        """One batch, numbered as the protocol wants it unless ``number`` says otherwise."""
+        self.sequence += 4
+        number = self.sequence + stream_id // 4 if number is None else number
         index = self.identity.agent.index if sender is None else sender
-        header = BatchHeader(epoch=self.epoch, sender=index, sequence=self.sequence, sent_at_ns=0)
+        header = BatchHeader(epoch=self.epoch, sender=index, sequence=number, sent_at_ns=0)
         self.write(frame(CODEC.encode_batch(header, [Envelope(0, message) for message in messages])), stream_id)
 
     def write(self, data: bytes, stream_id: int = 0) -> None:

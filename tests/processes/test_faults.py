@@ -64,6 +64,23 @@ def test_without_its_primary_the_spine_refuses_in_bounded_time(swarm: SwarmDirec
     assert report["decisions"]["routine"] > 0
 
 
+def test_a_pulled_cable_is_noticed_and_what_it_cost_is_caught_up(swarm: SwarmDirectory) -> None:
+    """risk-2 is cut off from everybody for longer than the idle timeout, on a network that delays and loses too."""
+    network = ["--network", "rtt=1ms,jitter=500us,loss=0.5%,reorder=0.5%", "--transport", "risk-1=qh3"]
+    process = swarm.up("--cycles", "150", "--rate", "8", *network)
+    swarm.await_cycle(3, process)
+    for other in ("trader-1", "risk-1", "executor-1"):
+        assert swarm.run("network", "cut", "risk-2", other).returncode == 0
+    time.sleep(12)
+    assert swarm.run("network", "heal").returncode == 0
+    report = finish(process)
+    assert_nothing_lost(report)
+    assert report["run"]["network"].startswith("rtt=1ms")
+    assert report["run"]["cycles"] == 150
+    log = (swarm.runs / "latest" / "risk-2" / "log.jsonl").read_text()
+    assert log.count('"peer_lost"') >= 3 and log.count('"peer_connected"') >= 6
+
+
 def test_of_two_processes_with_one_id_the_older_stops_with_its_reason(swarm: SwarmDirectory) -> None:
     """An impostor with the right keys, elsewhere: it displaces ours, ours is restarted and displaces it."""
     process = swarm.up("--cycles", "130")
@@ -77,6 +94,20 @@ def test_of_two_processes_with_one_id_the_older_stops_with_its_reason(swarm: Swa
     report = finish(process)
     assert_nothing_lost(report)
     assert {agent["id"]: agent["restarts"] for agent in report["run"]["agents"]}["risk-1"] == 1
+
+
+def test_certificates_are_renewed_in_mid_run(swarm: SwarmDirectory) -> None:
+    process = swarm.up("--cycles", "120", "--transport", "risk-1=qh3")
+    agents = swarm.await_cycle(3, process)
+    assert swarm.run("init", "--dir", "cluster", "--renew").returncode == 0
+    for agent in agents.values():
+        os.kill(agent["pid"], signal.SIGHUP)
+    report = finish(process)
+    assert_nothing_lost(report)
+    assert all(agent["restarts"] == 0 for agent in report["run"]["agents"])
+    for agent_id in ("trader-1", "risk-1", "risk-2", "executor-1", "venue"):
+        log = (swarm.runs / "latest" / agent_id / "log.jsonl").read_text()
+        assert '"certificates_reloaded"' in log and '"peer_replaced"' in log, agent_id
 
 
 def test_a_dead_venue_ends_the_run_with_its_reason(swarm: SwarmDirectory) -> None:

@@ -30,6 +30,7 @@ from protocol.messages import (
     Claim,
     Frame,
     Intent,
+    Intents,
     MarketAdvance,
     Message,
     OrderEvent,
@@ -38,6 +39,7 @@ from protocol.messages import (
     Refused,
     StatusRequest,
 )
+from protocol.rows import NO_WINDOWS
 from tests.oracles import capnp_twin
 from tests.oracles.codec_examples import batch_example, example
 
@@ -58,7 +60,10 @@ def assert_in_range(message: Any) -> None:
                 assert type(element) is int
                 assert INTEGER_RANGE[kind][0] <= element <= INTEGER_RANGE[kind][1]
             else:
-                assert type(element) is {Kind.FLOAT: float, Kind.BOOL: bool, Kind.TEXT: str, Kind.DATA: bytes}[kind]
+                assert (
+                    type(element)
+                    is {Kind.FLOAT: float, Kind.FLOAT32: float, Kind.BOOL: bool, Kind.TEXT: str, Kind.DATA: bytes}[kind]
+                )
         if field.kind in (Kind.TEXT, Kind.DATA, Kind.LIST):
             length = len(value.encode()) if field.kind is Kind.TEXT else len(value)
             assert field.length_min <= length <= field.length_max
@@ -379,8 +384,9 @@ def test_older_writers_read_as_zero_and_newer_ones_as_far_as_known(tmp_path: Any
     assert CAPNP.decode_body(Intent, newer) == Intent(5, 6, 1, 3, -7, 8, 9)
     builder = other.OlderFrame.new_message(clusterId=b"c", trader=2, intents=[{"sequence": 1, "symbol": 2}] * 3)
     frame = CAPNP.decode_body(Frame, builder.to_bytes())
-    assert frame.intents == (Intent(1, 2, 0, 0, 0, 0, 0),) * 3
+    assert frame.intents == Intents.of(*[Intent(1, 2, 0, 0, 0, 0, 0)] * 3)
     assert frame.claims == ()
+    assert (frame.windows, frame.window_length) == (NO_WINDOWS, 0)
 
 
 def test_missing_struct_is_refused() -> None:

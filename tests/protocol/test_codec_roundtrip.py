@@ -5,20 +5,36 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from protocol.codec import CODEC_NAMES, Codec, codec_for
 from protocol.envelope import BatchHeader, Envelope
 from protocol.errors import LocalMisuse, UsageError
 from protocol.fields import ALL_TYPES, MESSAGES_PER_BATCH_MAX
 from protocol.layout import batch_columns
-from protocol.messages import WIRE_TYPES, Claim, Denial, Frame, FrameVote, Intent, MarketAdvance, Message, Refused
+from protocol.messages import (
+    WIRE_TYPES,
+    Claim,
+    Denial,
+    Frame,
+    FrameVote,
+    Intent,
+    Intents,
+    MarketAdvance,
+    Message,
+    Refused,
+)
+from protocol.rows import Windows
 from tests.oracles import capnp_twin
 from tests.oracles.codec_examples import batch_example, batches, example, messages
 
 GOLDEN = Path(__file__).parent / "golden"
+LATEST = 2
+"""The release that is being made; once it is out, its files stay as they are (see ``test_codec_releases``)."""
 HEADER = BatchHeader(1, 2, 3, 4)
 
 every_codec = pytest.mark.parametrize("codec", [codec_for(name) for name in CODEC_NAMES], ids=CODEC_NAMES)
@@ -65,10 +81,11 @@ def test_pycapnp_reads_our_batches_and_we_read_its(batch: tuple[BatchHeader, lis
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 3, 20, 1024])
 def test_long_lists_of_rows(rows: int) -> None:
-    intents = tuple(example(Intent, seed) for seed in range(rows))
+    intents = Intents.of(*[example(Intent, seed) for seed in range(rows)])
     claims = tuple(example(Claim, seed) for seed in range(rows))
     template = example(Frame)
-    frame = Frame(*[getattr(template, name) for name in Frame.__struct_fields__[:-2]], intents, claims)
+    windows = Windows.of(np.arange(rows * 64) / 8)
+    frame = replace(template, intents=intents, claims=claims, windows=windows, window_length=64)
     for codec in map(codec_for, CODEC_NAMES):
         assert codec.decode_body(Frame, codec.encode_body(frame)) == frame
     assert capnp_twin.read(Frame, codec_for("capnp").encode_body(frame)) == frame
@@ -96,19 +113,10 @@ def test_golden_bytes(codec: Codec) -> None:
     """The bytes of every type are committed: a difference breaks the wire and every journal."""
     lines = [f"{t.__name__} {codec.encode_body(example(t)).hex()}" for t in ALL_TYPES]
     lines.append(f"Batch {codec.encode_batch(*batch_example()).hex()}")
-    text, path = "\n".join(lines) + "\n", GOLDEN / f"{codec.name}.txt"
+    text, path = "\n".join(lines) + "\n", GOLDEN / f"{codec.name}-release-{LATEST}.txt"
     if os.environ.get("UPDATE_GOLDEN") == "1":
         path.write_text(text)
     assert path.read_text() == text
-
-
-@every_codec
-def test_golden_bytes_decode(codec: Codec) -> None:
-    golden = dict(line.split() for line in (GOLDEN / f"{codec.name}.txt").read_text().splitlines())
-    assert codec.decode_batch(bytes.fromhex(golden.pop("Batch"))) == batch_example()
-    types = {t.__name__: t for t in ALL_TYPES}
-    for name, encoded in golden.items():
-        assert codec.decode_body(types[name], bytes.fromhex(encoded)) == example(types[name])
 
 
 def test_unknown_codec_names_the_known_ones() -> None:

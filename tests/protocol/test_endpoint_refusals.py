@@ -405,6 +405,22 @@ async def test_message_that_the_role_may_not_send(
     assert listener._traffic[stranger.identity.agent.index].refused == {"role_not_allowed": 1}
 
 
+async def test_a_batch_is_delivered_once(call: Call, listener: Endpoint, heard: Recorder) -> None:
+    """The very bytes again, an older number, and the number of another channel: refused, counted, and not heard."""
+    stranger = await greeted(call)
+    stranger.say(m.Commit(0, 1, bytes(32), 1, bytes(64)), stream_id=4, number=401)
+    stranger.say(m.Commit(0, 2, bytes(32), 1, bytes(64)), stream_id=8, number=406)
+    await until(lambda: len(heard.messages) == 2)
+    stranger.say(m.Commit(0, 1, bytes(32), 1, bytes(64)), stream_id=4, number=401)
+    stranger.say(m.Commit(0, 3, bytes(32), 1, bytes(64)), stream_id=4, number=406)
+    await until(lambda: sum(listener.statistics()["peers"]["risk-1"]["refused"].values()) == 2)
+    refused = listener.statistics()["peers"]["risk-1"]["refused"]
+    assert refused == {"replayed": 1, "wrong_channel": 1}
+    stranger.say(m.Commit(0, 4, bytes(32), 1, bytes(64)), stream_id=4, number=405)
+    await until(lambda: len(heard.messages) == 3)
+    assert [message.sequence for _, _, message in heard.messages] == [1, 2, 4]
+
+
 async def test_three_offences_and_out(call: Call, listener: Endpoint, heard: Recorder) -> None:
     stranger = await greeted(call)
     stranger.write(frame(b"rubbish!"), stream_id=4)

@@ -127,7 +127,7 @@ def test_what_each_role_may_say() -> None:
 
 
 def test_every_wire_message_has_somebody_who_may_send_it() -> None:
-    greeting = {m.Hello, m.HelloAck, m.Refused}
+    greeting = {m.Hello, m.HelloAck, m.Refused, m.Credit}
     said = {message for role in Role for message in allowed_messages(role)}
     assert said == set(m.WIRE_TYPES) - greeting
 

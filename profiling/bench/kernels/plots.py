@@ -24,12 +24,7 @@ def write_plots(found: dict[str, Any], directory: Path) -> list[Path]:
 
     Raises ``UsageError`` where the plotting library is not installed.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise UsageError("plots need matplotlib, which is not installed; run `make setup`") from None
-    matplotlib.use("svg")
-    directory.mkdir(parents=True, exist_ok=True)
+    matplotlib = plotting(directory)
     plots: dict[str, Callable[[list[Row], Any], bool]] = {"peers": _peers, "ladder": _ladder, "fastdtw": _fastdtw}
     written = []
     with matplotlib.rc_context(STYLE):
@@ -42,6 +37,17 @@ def write_plots(found: dict[str, Any], directory: Path) -> list[Path]:
                 figure.savefig(path, metadata={"Date": None})
                 written.append(path)
     return written
+
+
+def plotting(directory: Path) -> Any:
+    """The plotting library, writing SVG into a directory that exists from now on. Raises ``UsageError``."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise UsageError("plots need matplotlib, which is not installed; run `make setup`") from None
+    matplotlib.use("svg")
+    directory.mkdir(parents=True, exist_ok=True)
+    return matplotlib
 
 
 def _peers(rows: list[Row], axes: Any) -> bool:

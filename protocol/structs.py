@@ -1,4 +1,4 @@
-"""What every message is built from: the base of all structs, and integers of the widths that travel."""
+"""What every message is made of: the base of all structs and the widths of their numbers."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""The wire forms against others: ``swarm bench codec``."""
