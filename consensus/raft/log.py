@@ -50,6 +50,7 @@ class Log:
         self.base_index = base_index
         self.base_term = base_term
         self._entries = list(entries)
+        self.last_index = base_index + len(self._entries)
         self.durable_index = self._handed_index = self.last_index
         self._writes: deque[Write] = deque()
         self._watchers: list[LogWatcher] = []
@@ -59,10 +60,6 @@ class Log:
         """Tell ``watcher`` of everything that the log holds, and of every change from now on."""
         self._watchers.append(watcher)
         watcher.appended(self._entries)
-
-    @property
-    def last_index(self) -> int:
-        return self.base_index + len(self._entries)
 
     @property
     def last_term(self) -> int:
@@ -125,6 +122,7 @@ class Log:
         if keep < self.last_index:
             self._truncate(keep)
         self._entries.extend(entries)
+        self.last_index = keep + len(entries)
         for watcher in self._watchers:
             watcher.appended(entries)
 
@@ -137,7 +135,8 @@ class Log:
     def restart(self, index: int, term: int) -> None:
         """Drop everything: the log goes on after a snapshot at ``index``. Writes that are open count for nothing."""
         self._truncate(0)
-        self.base_index, self.base_term, self._handed_index = index, term, index
+        self.base_index, self.base_term = index, term
+        self.last_index = self._handed_index = index
 
     def begin_write(self) -> tuple[tuple[Entry, ...], Write]:
         """Hand out what no earlier write holds. Close the writes in the order in which they were begun."""
@@ -159,12 +158,13 @@ class Log:
 
     def check_invariants(self) -> None:
         assert 0 <= self.durable_index <= self._handed_index <= self.last_index
-        assert self.base_index <= self._handed_index
+        assert self.base_index <= self._handed_index and self.last_index == self.base_index + len(self._entries)
         assert all(write.last_index <= self._handed_index for write in self._writes)
         self._check_sequence()
 
     def _truncate(self, keep: int) -> None:
         del self._entries[max(keep - self.base_index, 0) :]
+        self.last_index = self.base_index + len(self._entries)
         self._handed_index = min(self._handed_index, keep)
         self.durable_index = min(self.durable_index, keep)
         for write in self._writes:

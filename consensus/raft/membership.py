@@ -143,10 +143,12 @@ class Membership:
     def agreed(self, values: Mapping[int, int]) -> int:
         """The highest value that a quorum has reached, in each half. Who is not in ``values`` has reached nothing;
         learners count for nothing (seeded bug 14)."""
-        return min(
-            agreed_index([values.get(voter, 0) for voter in half], self.quorum_size(len(half)))
-            for half in self.current.halves
-        )
+        lowest: int | None = None
+        for half in self.current.halves:
+            index = agreed_index([values.get(voter, 0) for voter in half], self.quorum_size(len(half)))
+            lowest = index if lowest is None else min(lowest, index)
+        assert lowest is not None
+        return lowest
 
     def reached(self, replicas: Container[int]) -> bool:
         """Whether these are a quorum, of each half."""
