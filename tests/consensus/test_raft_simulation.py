@@ -145,14 +145,6 @@ class KeepsTheLogBeforeASnapshot(Raft):
         super()._install(kept, configuration)
 
 
-class ForgetsItsPromise(Raft):
-    """A replica that restarts helps a candidate at once, although a lease rests on it."""
-
-    def _leader_is_alive(self) -> bool:
-        self._may_have_promised = False
-        return super()._leader_is_alive()
-
-
 def test_the_judge_catches_a_snapshot_without_a_checksum(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seeded bug 26. The simulated network damages pieces of snapshots."""
     monkeypatch.setattr("consensus.raft.snapshot.is_intact", lambda snapshot: True)
