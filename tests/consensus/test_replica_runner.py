@@ -157,10 +157,11 @@ async def test_a_failed_write_ends_everything_once(bench: Bench) -> None:
     persisting = asyncio.create_task(bench.runner.persist([KeyValue("progress", b"7")]))
     bench.drain(drained(2))
     await asyncio.sleep(0)
-    before, ticks = list(bench.sent), bench.replica.ticks
+    before = list(bench.sent)
     bench.disk.gate.release(5)
     with pytest.raises(StorageFailed, match="no space left"):
         await persisting
+    ticks = bench.replica.ticks
     bench.drain(drained(3))
     bench.runner.step(1, StatusRequest(1, 1), 0)
     await asyncio.sleep(0.03)
