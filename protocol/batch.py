@@ -85,6 +85,7 @@ class _Queue:
     depth_peak: int = 0
 
 
+_CHANNELS: Final = tuple(Channel)
 _URGENT: Final = (Channel.CONTROL, Channel.CONSENSUS)
 
 
@@ -108,6 +109,11 @@ class Batcher:
         queue.size += size
         if depth >= queue.depth_peak:
             queue.depth_peak = depth + 1
+
+    def channels_waiting(self) -> list[Channel]:
+        """Channels with messages waiting, most urgent first; at the end of a tick nearly always one or none, so that
+        nobody else need be asked anything."""
+        return [channel for channel, queue in zip(_CHANNELS, self._queues, strict=True) if queue.waiting]
 
     def depth(self, channel: Channel) -> int:
         """Gauge: messages waiting."""

@@ -120,7 +120,7 @@ class Peer:
         charged = 0
         if self._link is None or self._link.closed:
             return charged
-        for channel in Channel:
+        for channel in self._batcher.channels_waiting():
             while self._credit_out.may_send(channel) and (envelopes := self._batcher.take(channel, at_ns)):
                 self._write(channel, envelopes)
                 charged = charged or envelopes[0].trace
@@ -129,7 +129,8 @@ class Peer:
     def flush_due_ns(self) -> int | None:
         """When the next batch is due, in nanoseconds of ``profiling.clock``; ``None`` when nothing waits that the peer
         has room for."""
-        return self._batcher.get_timer([channel for channel in Channel if self._credit_out.may_send(channel)])
+        waiting = self._batcher.channels_waiting()
+        return self._batcher.get_timer([channel for channel in waiting if self._credit_out.may_send(channel)])
 
     def pause(self, channel: Channel) -> None:
         """Deliver nothing of a channel until ``resume``: the peer will soon have to wait. Not for CONTROL."""

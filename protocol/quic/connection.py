@@ -14,7 +14,7 @@ from typing import Any, Final
 from aioquic import tls
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import NetworkAddress, QuicConnection, QuicConnectionState
+from aioquic.quic.connection import NetworkAddress, QuicConnectionState
 from aioquic.quic.events import ConnectionTerminated
 from aioquic.quic.packet import QuicProtocolVersion
 from aioquic.quic.stream import QuicStream
@@ -22,6 +22,7 @@ from aioquic.quic.stream import QuicStream
 from protocol.errors import PeerViolation
 from protocol.identity import Identity
 from protocol.quic.backend import EXPORTER_BYTES, EXPORTER_LABEL, PACKETS_PER_KEY, Admission
+from protocol.quic.fast_send import FastSending
 from protocol.quic.settings import (
     ALPN,
     CONNECTION_ID_BYTES,
@@ -47,7 +48,7 @@ class UnpacedSending:
         return
 
 
-class SwarmConnection(QuicConnection):
+class SwarmConnection(FastSending):
     """A connection whose two ends have proved who they are before the first byte is delivered.
 
     ``admission`` sees the peer's certificate on either side. After a refusal nothing that arrives is looked at, even
@@ -77,6 +78,7 @@ class SwarmConnection(QuicConnection):
         self._admission = admission
         self._key_renewed_at = 0
         self._ack_delay = profile.ack_delay_s
+        self._paced = profile.paced
         if not profile.paced:
             self._loss._pacer = UnpacedSending()  # type: ignore[assignment]
         if reset_token is not None and not configuration.is_client:
@@ -137,7 +139,8 @@ class SwarmConnection(QuicConnection):
         space = self._spaces.get(tls.Epoch.ONE_RTT)
         if space is not None and space.ack_at is not None and space.ack_at > now and self.has_unsent:
             space.ack_at = now
-        return super().datagrams_to_send(now)
+        usual = None if self._paced else self.usual_datagram(now)
+        return super().datagrams_to_send(now) if usual is None else [usual]
 
     def must_send(self, now: float) -> bool:
         """Whether what has arrived calls for a datagram now. What else there may be to say rides with the

@@ -80,6 +80,16 @@ def test_priority_is_strict_and_order_kept_within_a_channel() -> None:
     ]
 
 
+def test_channels_waiting_are_those_with_messages_most_urgent_first() -> None:
+    batcher = Batcher()
+    assert batcher.channels_waiting() == []
+    for channel in (Channel.BULK, Channel.CONSENSUS):
+        batcher.push(Envelope(0, MarketAdvance(0)), channel, now_ns=0)
+    assert batcher.channels_waiting() == [Channel.CONSENSUS, Channel.BULK]
+    batcher.take(Channel.CONSENSUS, 0)
+    assert batcher.channels_waiting() == [Channel.BULK]
+
+
 @pytest.mark.parametrize("frames_max", [0, 1, 2])
 def test_frames_max(frames_max: int) -> None:
     batcher = Batcher(BatchLimits(batch_max=1))
