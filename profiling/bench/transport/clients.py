@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import ssl
 import subprocess
 import sys
@@ -203,32 +204,32 @@ class Streams:
         await self._open.aclose()
 
 
-class StockAioquic(Streams):
-    """aioquic's own asyncio layer with its own defaults."""
+class StockQuic(Streams):
+    """A QUIC library's own asyncio layer with its own defaults; aioquic and qh3 name everything alike."""
+
+    library: str
 
     async def connect(self, agent: Agent) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        from aioquic.asyncio.client import connect
-        from aioquic.quic.configuration import QuicConfiguration
-
-        settings = QuicConfiguration(is_client=True, alpn_protocols=[ALPN], server_name=agent.id)
+        client = importlib.import_module(f"{self.library}.asyncio.client")
+        configuration = importlib.import_module(f"{self.library}.quic.configuration")
+        settings = configuration.QuicConfiguration(is_client=True, alpn_protocols=[ALPN], server_name=agent.id)
         settings.load_verify_locations(cafile=str(self.site.directory / "ca.crt"))
-        connection = connect(HOST, agent.port, configuration=settings)
+        connection = client.connect(HOST, agent.port, configuration=settings)
         protocol = await self._open.enter_async_context(connection)
-        return await protocol.create_stream()
+        reader, writer = await protocol.create_stream()
+        return reader, writer
 
 
-class StockQh3(Streams):
-    """qh3's asyncio layer with its own defaults."""
+class StockAioquic(StockQuic):
+    """As users of aioquic get it."""
 
-    async def connect(self, agent: Agent) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        from qh3.asyncio.client import connect
-        from qh3.quic.configuration import QuicConfiguration
+    library = "aioquic"
 
-        settings = QuicConfiguration(is_client=True, alpn_protocols=[ALPN], server_name=agent.id)
-        settings.load_verify_locations(cafile=str(self.site.directory / "ca.crt"))
-        connection = connect(HOST, agent.port, configuration=settings)
-        protocol = await self._open.enter_async_context(connection)
-        return await protocol.create_stream()
+
+class StockQh3(StockQuic):
+    """As users of qh3 get it."""
+
+    library = "qh3"
 
 
 class TcpTls(Streams):
