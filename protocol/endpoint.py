@@ -292,10 +292,11 @@ class Endpoint:
             self._probes[peer] = None
             return
         index = peer.agent.index
+        for older in (self._peers.get(index), self._retiring.get(index)):
+            if older is not None and older.epoch < peer.epoch:
+                older.refuse("superseded", f"a newer process is {peer.agent.id}")
         present = self._peers.get(index)
-        if present is not None and present.epoch < peer.epoch:
-            present.refuse("superseded", f"a newer process is {peer.agent.id}")
-        elif present is not None:
+        if present is not None:
             self._retire(present)
         self._peers[index] = peer
         self._traffic[index].connects += 1

@@ -474,6 +474,17 @@ async def test_older_process_is_superseded(call: Call, listener: Endpoint) -> No
     assert newer.closed is None and listener.connected == {1}
 
 
+async def test_a_newer_process_supersedes_every_connection_of_an_older_one(
+    call: Call, listener: Endpoint, heard: Recorder
+) -> None:
+    retiring = await greeted(call, epoch=5)
+    present = await greeted(call, epoch=5)
+    assert retiring.closed is None, "it may say for a moment what is on its way"
+    await greeted(call, epoch=6)
+    assert [(await older.ending()).reason for older in (retiring, present)] == ["superseded", "superseded"]
+    assert listener.connected == {1}
+
+
 async def test_streams_that_end_end_the_connection(call: Call, listener: Endpoint) -> None:
     stranger = await greeted(call)
     assert stranger.link is not None
