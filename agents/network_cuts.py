@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -47,12 +47,14 @@ def write_cuts(run_dir: Path, pairs: Iterable[tuple[str, str]]) -> Cuts:
 
 
 class CutsOf:
-    """The addresses from which one agent is cut off; called often, reads the file only when it has changed."""
+    """The addresses from which one agent is cut off; called often, reads the file only when it has changed. A file that
+    cannot be read changes nothing: the agent says so once and goes on."""
 
-    def __init__(self, run_dir: Path, roster: Roster, agent: Agent) -> None:
+    def __init__(self, run_dir: Path, roster: Roster, agent: Agent, logger: Any) -> None:
         self._run_dir = run_dir
         self._roster = roster
         self._agent = agent
+        self._logger = logger
         self._seen = 0
         self._addresses: frozenset[Address] = frozenset()
 
@@ -63,7 +65,12 @@ class CutsOf:
             changed = 0
         if changed != self._seen:
             self._seen = changed
-            named = {to for sender, to in read_cuts(self._run_dir).pairs if sender == self._agent.id}
+            try:
+                cuts = read_cuts(self._run_dir)
+            except RunFailure as failure:
+                self._logger.warning("network_cuts_unreadable", reason=str(failure))
+                return self._addresses
+            named = {to for sender, to in cuts.pairs if sender == self._agent.id}
             self._addresses = frozenset(map(_address, (agent for agent in self._roster.agents if agent.id in named)))
         return self._addresses
 

@@ -125,7 +125,7 @@ class Setup:
             return UdpPort()
         rng = random.Random(f"{self.config.file.seed}/{self.agent.id}/network")
         impairment = Impairment(parse_network(self.options.network), rng)
-        cuts = CutsOf(self.data_dir.parent, self.roster, self.agent)
+        cuts = CutsOf(self.data_dir.parent, self.roster, self.agent, self.log)
         return ChaosPort(UdpPort(), impairment, time.monotonic, cuts)
 
     def replica_settings(self) -> ReplicaSettings:

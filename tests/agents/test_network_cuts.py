@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import structlog
 from click.testing import CliRunner
 
 from agents.cli.network import network
@@ -29,7 +30,7 @@ def address(config: Path, agent_id: str) -> tuple[str, int]:
 
 def test_an_agent_sees_whom_it_may_not_reach(config: Path, tmp_path: Path) -> None:
     roster = load_config(config).roster
-    cuts = {agent.id: CutsOf(tmp_path, roster, agent) for agent in roster.agents}
+    cuts = {agent.id: CutsOf(tmp_path, roster, agent, structlog.get_logger()) for agent in roster.agents}
     assert set(cuts["risk-1"]()) == set()
     write_cuts(tmp_path, [("risk-1", "trader-1"), ("risk-1", "risk-2"), ("risk-2", "risk-1")])
     assert set(cuts["risk-1"]()) == {address(config, "trader-1"), address(config, "risk-2")}
@@ -44,6 +45,22 @@ def test_a_file_that_is_not_ours_is_refused_in_one_line(tmp_path: Path, text: st
     (tmp_path / CUTS_NAME).write_text(text)
     with pytest.raises(RunFailure, match="remove it to heal the network"):
         read_cuts(tmp_path)
+
+
+def test_a_damaged_file_leaves_an_agent_as_it_was(config: Path, tmp_path: Path) -> None:
+    roster = load_config(config).roster
+    risk = roster.by_id("risk-1")
+    assert risk is not None
+    cuts = CutsOf(tmp_path, roster, risk, structlog.get_logger())
+    write_cuts(tmp_path, [("risk-1", "trader-1")])
+    cut_off = {address(config, "trader-1")}
+    assert set(cuts()) == cut_off
+    with structlog.testing.capture_logs() as said:
+        (tmp_path / CUTS_NAME).write_text("[")
+        assert set(cuts()) == set(cuts()) == cut_off
+    assert [line["event"] for line in said] == ["network_cuts_unreadable"]
+    write_cuts(tmp_path, [])
+    assert set(cuts()) == set()
 
 
 def test_commands_cut_and_heal_the_run_that_is_going(config: Path, tmp_path: Path) -> None:
