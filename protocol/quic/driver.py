@@ -49,7 +49,7 @@ RESET_BYTES_MAX: Final = 42
 
 
 class Driver:
-    """Owns the socket, the routing table and one timer. All methods belong to the event loop's thread.
+    """Owns the port, the routing table and one timer. All methods belong to the event loop's thread.
 
     ``accept`` gives each incoming connection an owner; without it nothing is accepted. ``before_flush`` runs at the
     end of a tick, before datagrams are built; it returns the cycle that the flush is charged to, 0 for none.
@@ -130,6 +130,10 @@ class Driver:
         self.touch(link)
         return link
 
+    def reload(self, identity: Identity) -> None:
+        """Connections that begin from now on use this identity's certificate, key and authorities."""
+        self._backend = backend_for(self._transport, identity, self._profile)
+
     def close(self) -> None:
         """Tell all peers and stop, without waiting for anybody."""
         now = self._clock()
@@ -140,6 +144,7 @@ class Driver:
         self._links.clear()
         self._routes.clear()
         self._touched.clear()
+        self._unasked.clear()
         for handle in (self._timer, self._housekeeping):
             if handle is not None:
                 handle.cancel()
@@ -147,10 +152,6 @@ class Driver:
         self._port.close()
 
     # --- end of the tick --------------------------------------------------------------------------------------------
-
-    def reload(self, identity: Identity) -> None:
-        """Connections that begin from now on use this identity's certificate, key and authorities."""
-        self._backend = backend_for(self._transport, identity, self._profile)
 
     def touch(self, link: Link) -> None:
         """The connection has something to send: flush it when this tick ends."""

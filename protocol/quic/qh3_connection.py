@@ -165,12 +165,12 @@ class Qh3Connection(QuicConnection):
 
     def next_event(self) -> Any:
         """As the library's; the handshake is only complete once the listener's certificate has been looked at."""
-        event = super().next_event()
-        if isinstance(event, events.HandshakeCompleted) and self.is_client:
-            self._admit()
-            if self.refusal is not None:
-                return super().next_event()
-        return event if self.refusal is None or not isinstance(event, events.StreamDataReceived) else None
+        while (event := super().next_event()) is not None:
+            if isinstance(event, events.HandshakeCompleted) and self.is_client:
+                self._admit()
+            if self.refusal is None or not isinstance(event, events.HandshakeCompleted | events.StreamDataReceived):
+                return event
+        return None
 
     # --- identity ---------------------------------------------------------------------------------------------------
 
