@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from protocol.errors import UsageError
-
-Row = dict[str, Any]
+from profiling.bench.plots import COLOURS, Row, write_figures
 
 BATCH: Final = re.compile(r"1 x N, length (\d+), no band, float32, \d+ threads")
 LADDER: Final = "ladder: "
 APPROXIMATE: Final = re.compile(r"(FastDTW radius \d+|exact within a band of \d+), length ([\d,]+)(: excess distance)?")
-# Okabe and Ito's palette, told apart by colour-blind readers too.
-COLOURS: Final = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-STYLE: Final[Any] = {"svg.hashsalt": "swarm", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
 
 
 def write_plots(found: dict[str, Any], directory: Path) -> list[Path]:
@@ -24,30 +18,8 @@ def write_plots(found: dict[str, Any], directory: Path) -> list[Path]:
 
     Raises ``UsageError`` where the plotting library is not installed.
     """
-    matplotlib = plotting(directory)
-    plots: dict[str, Callable[[list[Row], Any], bool]] = {"peers": _peers, "ladder": _ladder, "fastdtw": _fastdtw}
-    written = []
-    with matplotlib.rc_context(STYLE):
-        from matplotlib.figure import Figure
-
-        for name, draw in plots.items():
-            figure = Figure(figsize=(8, 4.2), layout="constrained")
-            if draw(found["rows"], figure.add_subplot()):
-                path = directory / f"dtw-{name}.svg"
-                figure.savefig(path, metadata={"Date": None})
-                written.append(path)
-    return written
-
-
-def plotting(directory: Path) -> Any:
-    """The plotting library, writing SVG into a directory that exists from now on. Raises ``UsageError``."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise UsageError("plots need matplotlib, which is not installed; run `make setup`") from None
-    matplotlib.use("svg")
-    directory.mkdir(parents=True, exist_ok=True)
-    return matplotlib
+    figures = {"dtw-peers": _peers, "dtw-ladder": _ladder, "dtw-fastdtw": _fastdtw}
+    return write_figures(found["rows"], directory, figures)
 
 
 def _peers(rows: list[Row], axes: Any) -> bool:

@@ -7,11 +7,12 @@ import importlib
 import ssl
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import uvloop
 
@@ -38,10 +39,15 @@ class Client(Protocol):
     async def round_trip(self, size: int) -> None:
         """A message of ``size`` bytes to the first server and back."""
 
+    async def close(self) -> None: ...
+
+
+@runtime_checkable
+class DeliveringClient(Client, Protocol):
+    """A client of a transport that delivers what it takes."""
+
     async def one_way(self, size: int, messages: int) -> None:
         """``messages`` to every server, as fast as they go; returns when the last has arrived everywhere."""
-
-    async def close(self) -> None: ...
 
 
 @dataclass
@@ -161,7 +167,7 @@ class Ours:
         await self.endpoint.close()
 
 
-class Streams:
+class Streams(ABC):
     """What users of asyncio streams write: a length, the message, and the same back."""
 
     def __init__(self, site: Site, servers: int = 1) -> None:
@@ -176,8 +182,8 @@ class Streams:
             assert agent is not None
             self.pairs.append(await self.connect(agent))
 
-    async def connect(self, agent: Agent) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        raise NotImplementedError
+    @abstractmethod
+    async def connect(self, agent: Agent) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]: ...
 
     async def drain(self, writer: asyncio.StreamWriter) -> None:
         """The writers of both QUIC libraries have nothing to wait for; the loop gets its turn."""
@@ -251,7 +257,8 @@ class TcpTls(Streams):
 class Udp(asyncio.DatagramProtocol):
     """Bare datagrams, no encryption, no delivery: the floor. Messages larger than one datagram are not for it."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, servers: int = 1) -> None:
+        assert servers == 1, "a bare socket has one far end"
         agent = site.roster.by_id(SERVERS[0])
         assert agent is not None
         self._address = (HOST, agent.port)
@@ -270,9 +277,6 @@ class Udp(asyncio.DatagramProtocol):
         self._back = asyncio.get_running_loop().create_future()
         self._transport.sendto(bytes(size))
         await self._back
-
-    async def one_way(self, size: int, messages: int) -> None:
-        raise NotImplementedError
 
     async def close(self) -> None:
         self._transport.close()

@@ -18,7 +18,17 @@ import numpy as np
 import structlog
 
 from profiling.bench.result import Ratio, Result, at_least, at_most, paired_ratio, variation
-from profiling.bench.transport.clients import Client, FarEnd, Ours, StockAioquic, StockQh3, TcpTls, Udp, run_on
+from profiling.bench.transport.clients import (
+    Client,
+    DeliveringClient,
+    FarEnd,
+    Ours,
+    StockAioquic,
+    StockQh3,
+    TcpTls,
+    Udp,
+    run_on,
+)
 from profiling.bench.transport.site import SERVERS, Site, make_site, message_of
 from protocol.batch import Channel
 from protocol.messages import Submit
@@ -37,12 +47,13 @@ DATAGRAM_BYTES_MAX: Final = 60_000
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way to carry messages. ``what`` names its far end, ``loop`` the event loop of both ends."""
+    """One way to carry messages. ``what`` names its far end, ``loop`` the event loop of both ends; ``make`` takes the
+    number of far ends."""
 
     name: str
     what: str
     loop: str
-    make: Callable[[Site], Client]
+    make: Callable[[Site, int], Client]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +77,8 @@ def ways() -> list[Way]:
     """Ours first; the others with the settings that their users get, and the certificates that we use."""
     aioquic, qh3 = f"aioquic {version('aioquic')}", f"qh3 {version('qh3')}"
     return [
-        Way("ours", "ours/aioquic", "uvloop", lambda site: Ours(site, "aioquic")),
-        Way("ours on qh3", "ours/qh3", "uvloop", lambda site: Ours(site, "qh3")),
+        Way("ours", "ours/aioquic", "uvloop", lambda site, servers: Ours(site, "aioquic", servers)),
+        Way("ours on qh3", "ours/qh3", "uvloop", lambda site, servers: Ours(site, "qh3", servers)),
         Way(f"{aioquic} streams", "aioquic", "asyncio", StockAioquic),
         Way(f"{aioquic} streams, uvloop", "aioquic", "uvloop", StockAioquic),
         Way(f"{qh3} streams", "qh3", "asyncio", StockQh3),
@@ -205,12 +216,8 @@ def _rate(site: Site, way: Way, servers: int, messages: int) -> float:
     with _far_ends(way, fresh, servers):
 
         async def work() -> float:
-            if way.what.startswith("ours/"):
-                client: Client = Ours(fresh, way.what.partition("/")[2], servers)
-            else:
-                made = way.make(fresh)
-                made.servers = servers  # type: ignore[attr-defined]
-                client = made
+            client = way.make(fresh, servers)
+            assert isinstance(client, DeliveringClient), f"{way.name} may lose messages"
             await client.open()
             await client.one_way(200, messages // 10)
             began = time.perf_counter()
@@ -325,7 +332,7 @@ def run_block(site: Site, way: Way, work: Callable[[Client], Any]) -> Any:
     with FarEnd(way.what, fresh, loop=way.loop):
 
         async def block() -> Any:
-            client = way.make(fresh)
+            client = way.make(fresh, 1)
             await client.open()
             gc.collect()
             try:

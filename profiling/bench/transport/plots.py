@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from profiling.bench.kernels.plots import COLOURS, STYLE, Row, plotting
+from profiling.bench.plots import COLOURS, Row, write_figures
 
 ROUND_TRIP: Final = re.compile(r"round trip of ([\d,]+) B, p50")
 COST: Final = re.compile(r"processor time of a message in batches of (\d+), (.+)")
@@ -15,19 +14,8 @@ COST: Final = re.compile(r"processor time of a message in batches of (\d+), (.+)
 
 def write_plots(found: dict[str, Any], directory: Path) -> list[Path]:
     """``transport-round-trips.svg`` and ``transport-batches.svg``. Raises ``UsageError`` without matplotlib."""
-    matplotlib = plotting(directory)
-    plots: dict[str, Callable[[list[Row], Any], bool]] = {"round-trips": _round_trips, "batches": _batches}
-    written = []
-    with matplotlib.rc_context(STYLE):
-        from matplotlib.figure import Figure
-
-        for name, draw in plots.items():
-            figure = Figure(figsize=(8, 4.2), layout="constrained")
-            if draw(found["rows"], figure.add_subplot()):
-                path = directory / f"transport-{name}.svg"
-                figure.savefig(path, metadata={"Date": None})
-                written.append(path)
-    return written
+    figures = {"transport-round-trips": _round_trips, "transport-batches": _batches}
+    return write_figures(found["rows"], directory, figures)
 
 
 def _round_trips(rows: list[Row], axes: Any) -> bool:
