@@ -20,6 +20,7 @@ from protocol.errors import LocalMisuse, Unavailable, UsageError
 from protocol.quic.settings import DATAGRAM_BYTES_MAX, profile_named
 from protocol.roster import Roster
 from tests.oracles.clusters import CLUSTER, CLUSTER_ID, TRANSPORT_PAIRS, Cluster, make_cluster
+from tests.oracles.killed import kill
 from tests.oracles.strangers import Recorder, until
 
 Start = Callable[..., Any]
@@ -190,26 +191,12 @@ async def test_reconnects_when_a_peer_restarts_on_its_port(start: Start, restart
 async def test_a_killed_peer_is_noticed_when_it_is_back(start: Start, restarted: str) -> None:
     low, heard_low, high, heard_high = await pair(start)
     stays, heard, goes = (high, heard_high, low) if restarted == "trader-1" else (low, heard_low, high)
-    _kill(goes)
+    kill(goes)
     again, _ = await start(restarted)
     if restarted == "risk-1":
         stays.send(1, commit(1))  # whatever is sent next is answered by a reset: no wait for the idle time-out
     await until(lambda: heard.changes[1:] == [(restarted, False), (restarted, True)], 4)
     await until(lambda: bool(again.connected))
-
-
-def _kill(endpoint: Endpoint) -> None:
-    """As SIGKILL does: the socket is gone and nobody was told."""
-    for task in endpoint._dialling:
-        task.cancel()
-    driver = endpoint._driver
-    driver._open = False
-    driver._port.close()
-    for handle in (driver._timer, driver._housekeeping):
-        if handle is not None:
-            handle.cancel()
-    driver._links.clear()
-    endpoint._peers.clear()
 
 
 async def test_keeps_dialling_until_the_peer_is_there(

@@ -15,6 +15,7 @@ from protocol.codec import codec_for
 from protocol.endpoint import Endpoint
 from protocol.quic.chaos import parse_network
 from tests.oracles.clusters import Cluster, make_cluster
+from tests.oracles.killed import kill
 from tests.oracles.strangers import Recorder
 from tests.oracles.virtual_network import MemoryNetwork, VirtualLoop, run_virtually
 
@@ -63,18 +64,7 @@ class Day:
         await self.alive[name].start()
 
     def kill(self, name: str) -> None:
-        """As SIGKILL does: nobody is told, not even the kernel."""
-        endpoint = self.alive.pop(name)
-        for task in endpoint._dialling:
-            task.cancel()
-        driver = endpoint._driver
-        driver._open = False
-        driver._port.close()
-        for handle in (driver._timer, driver._housekeeping):
-            if handle is not None:
-                handle.cancel()
-        driver._links.clear()
-        endpoint._peers.clear()
+        kill(self.alive.pop(name))
         self.kills += 1
 
     async def meet(self) -> float:
