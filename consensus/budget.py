@@ -1,7 +1,7 @@
 """Budget slices: what each replica has ever signed for, per slice version, and the ids it has signed.
 
 Only the spine grants; the lane only consumes. A debit is gross and monotone: no log truncation, cancel or fill takes
-it back (reference 3.3, A15). With q = ceil((n+f+1)/2) signatures per intent and f liars, n books that each refuse
+it back. With q = ceil((n+f+1)/2) signatures per intent and f liars, n books that each refuse
 above B let at most B*(n-f)/(q-f) be certified; the gate, to which every slice version is bound, makes that exactly B.
 
 A new version closes the old one here: nothing more is signed under it. Certificates signed before stay valid at the

@@ -1,7 +1,7 @@
 """Which path a decision takes: pure functions of the intent and of what its slice has cumulatively been used for.
 
 Every replica recomputes them; a trader who calls a critical intent routine is refused. Splitting a large order does
-not dodge the spine, because routine use of a symbol adds up over the slice version (reference 3.3, A14).
+not dodge the spine, because routine use of a symbol adds up over the slice version.
 """
 
 from __future__ import annotations

@@ -28,8 +28,7 @@ from protocol.raft_messages import InstallSnapshot, InstallSnapshotResponse, Rea
 
 class Raft(Changes):
     """The machine itself: its inputs and outputs, on top of what it does with them (``state``, ``election``,
-    ``replication``, ``reading``, ``transfer``, ``install``,
-    ``change``: each layer stands on the one before).
+    ``replication``, ``reading``, ``transfer``, ``install``, ``change``: each layer stands on the one before).
 
     One replica of the lane. ``own`` and ``voters`` are roster positions. ``roster`` are all that may ever be members,
     ``own`` among them, and the voters if it is not given; ``voters`` are those of a log without any membership change.

@@ -7,13 +7,15 @@ request may then still be under way: the target may win at any time, so that thi
 
 from __future__ import annotations
 
+from typing import Final
+
 from consensus.machine import Outgoing
 from consensus.raft.config import Role
 from consensus.raft.leadership import Leadership
 from consensus.raft.reading import Reading
 from protocol.raft_messages import TimeoutNow
 
-TRANSFER = "leadership transfer"
+TRANSFER: Final = "leadership transfer"
 
 
 class Transfers(Reading):
