@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from agents.cli.console import show
 from agents.cli.options import json_option
+from protocol.errors import UsageError
 
 if TYPE_CHECKING:
     from profiling.bench.result import Result
@@ -117,6 +119,7 @@ def _run(
     write_plots: Callable[[dict[str, Any], Path], Any] | None = None,
 ) -> int:
     """Measure with a line of progress, write and show what was found; the exit status."""
+    _check_outputs(out, plots)
     console = Console(stderr=True)
     with console.status("measuring") as status:
         found = measure(lambda label: status.update(f"measuring: {label}")).as_dict()
@@ -130,6 +133,16 @@ def _run(
         show(_table(found))
     broken = [claim["id"] for claim in found["claims"] if claim["holds"] is False]
     return CLAIM_BROKEN if check and broken else 0
+
+
+def _check_outputs(out: Path | None, plots: Path | None) -> None:
+    """Raises ``UsageError`` before minutes of measuring for what could not be written after them."""
+    from profiling.bench.plots import plotting
+
+    if out is not None and not os.access(out if out.exists() else out.parent, os.W_OK):
+        raise UsageError(f"--out {out} cannot be written; name a file in a folder that exists and is yours")
+    if plots is not None:
+        plotting(plots)
 
 
 def _table(found: dict[str, Any]) -> Table:

@@ -17,17 +17,29 @@ COLOURS: Final = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e
 STYLE: Final[Any] = {"svg.hashsalt": "swarm", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
 
 
-def write_figures(rows: list[Row], directory: Path, figures: Mapping[str, Draw]) -> list[Path]:
-    """One SVG file for each name that has something to draw; the same rows give the same bytes.
+def plotting(directory: Path) -> Any:
+    """The plotting library, and a directory that exists from now on.
 
-    Raises ``UsageError`` where the plotting library is not installed.
+    Raises ``UsageError`` where the library is not installed or the directory cannot be made.
     """
     try:
         import matplotlib
     except ImportError:
         raise UsageError("plots need matplotlib, which is not installed; run `make setup`") from None
     matplotlib.use("svg")
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{directory} cannot be made ({error.strerror}); choose another folder for plots") from None
+    return matplotlib
+
+
+def write_figures(rows: list[Row], directory: Path, figures: Mapping[str, Draw]) -> list[Path]:
+    """One SVG file for each name that has something to draw; the same rows give the same bytes.
+
+    Raises ``UsageError`` as ``plotting`` does.
+    """
+    matplotlib = plotting(directory)
     written = []
     with matplotlib.rc_context(STYLE):
         from matplotlib.figure import Figure

@@ -101,6 +101,12 @@ CASES = {
     "init of a bad name": Case("init --dir {here}/new --name Bad_Name", 2, ("--name 'Bad_Name'", "choose")),
     "init for no time": Case("init --dir {here}/new --hours -1", 2, ("--hours -1", "more than 0")),
     "renew nothing": Case("init --dir {here}/new --renew", 2, ("new/cluster.toml does not exist", "swarm init")),
+    "result into no folder": Case(
+        "bench dtw --quick --out {here}/none/dtw.json", 2, ("none/dtw.json", "folder that exists")
+    ),
+    "plots below a file": Case(
+        "bench transport --quick --plots {good}/plots", 2, ("cluster.toml/plots cannot be made", "choose another")
+    ),
     "plots into a file": Case("bench dtw --quick --plots {good}", 2, ("--plots", "is a file"), usage=True),
     "health of nobody": Case("health --id risk-1 --config {good} --timeout 0.5", 1, ("risk-1",), process=True),
     "health of a stranger": Case("health --id risk-9 --config {good}", 2, ("'risk-9' is not in",)),
