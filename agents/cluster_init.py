@@ -16,9 +16,11 @@ from cryptography.exceptions import InvalidSignature
 
 from agents.config import ClusterConfig
 from agents.data import catalog
+from agents.revoke import load_authority, publish
 from protocol.errors import UsageError
 from protocol.key_files import read_signing_key, write_file
-from protocol.pki import Subject, issue_cluster, load_certificates
+from protocol.pki import Authority, Subject, issue_cluster, load_certificates
+from protocol.revocation import LIST_NAME, sign_revocations
 from protocol.roster import Role
 
 CONFIG_NAME: Final = "cluster.toml"
@@ -74,23 +76,40 @@ def init_cluster(
     data: str,
     force: bool,
     symbols: Sequence[str],
+    ca_key: Path | None = None,
 ) -> Path:
     """Write ``cluster.toml`` and ``pki/``; refuse to overwrite a cluster unless ``force``.
 
-    Raises ``UsageError`` before anything is written. Signing keys that lie there already are kept.
+    ``ca_key`` is where the authority's key is kept, which is forgotten otherwise. Raises ``UsageError`` before anything
+    is written. Signing keys that lie there already are kept.
     """
     path = check_new_cluster(
-        directory, name=name, base_port=base_port, hosts=hosts, valid_hours=valid_hours, data=data, force=force
+        directory,
+        name=name,
+        base_port=base_port,
+        hosts=hosts,
+        valid_hours=valid_hours,
+        data=data,
+        force=force,
+        ca_key=ca_key,
     )
     roster = default_roster(base_port, hosts)
-    keys = issue_keys(directory / "pki", name, roster, valid_hours)
+    keys = issue_new(directory / "pki", name, roster, valid_hours, ca_key)
     profile = "loopback" if hosts.startswith("127.") else "lan"
     write_file(path, _toml(name, roster, keys, profile, data, symbols).encode())
     return path
 
 
 def check_new_cluster(
-    directory: Path, *, name: str, base_port: int, hosts: str, valid_hours: float, data: str, force: bool
+    directory: Path,
+    *,
+    name: str,
+    base_port: int,
+    hosts: str,
+    valid_hours: float,
+    data: str,
+    force: bool,
+    ca_key: Path | None = None,
 ) -> Path:
     """Where the new cluster's file will lie. Raises ``UsageError`` for what ``init_cluster`` would refuse."""
     path = directory / CONFIG_NAME
@@ -104,7 +123,9 @@ def check_new_cluster(
         raise UsageError(f"--name {name!r}: a cluster name has 1 to 63 of a-z, 0-9 and '-'; choose such a name")
     if not _is_host(hosts):
         raise UsageError(f"--hosts {hosts!r}: give an IP address, a host name, or `{NAMES}`")
-    _check_hours(valid_hours)
+    if ca_key is not None and ca_key.exists():
+        raise UsageError(f"--ca-key {ca_key} exists already; name another file for the new authority's key")
+    check_hours(valid_hours)
     return path
 
 
@@ -116,7 +137,8 @@ def _is_host(host: str) -> bool:
     return True
 
 
-def _check_hours(valid_hours: float) -> None:
+def check_hours(valid_hours: float) -> None:
+    """How long certificates and lists may hold. Raises ``UsageError``."""
     if not 0 < valid_hours <= HOURS_MAX:
         raise UsageError(f"--hours {valid_hours:g}: certificates hold for more than 0 and at most {HOURS_MAX:g} hours")
 
@@ -140,12 +162,13 @@ def certificates_hold(config: ClusterConfig, hours: float) -> bool:
     return True
 
 
-def renew_certificates(config: ClusterConfig, valid_hours: float) -> None:
-    """New certificates for every agent of an existing cluster, from a new authority; signing keys stay.
+def renew_certificates(config: ClusterConfig, valid_hours: float, ca_key: Path | None = None) -> None:
+    """New certificates for every agent of an existing cluster; signing keys stay.
 
-    Raises ``UsageError`` before anything is written, also when a signing key is missing or not the roster's.
+    They come from the authority whose key is in ``ca_key``, or else from a new one, whose key is kept there. Raises
+    ``UsageError`` before anything is written, also when a signing key is missing or not the roster's.
     """
-    _check_hours(valid_hours)
+    check_hours(valid_hours)
     for agent in config.roster.agents:
         key = read_signing_key(config.pki_dir / agent.id / "agent.key")
         if key.public_key().public_bytes_raw() != agent.public_key:
@@ -154,14 +177,43 @@ def renew_certificates(config: ClusterConfig, valid_hours: float) -> None:
                 "restore the key or make a new cluster with `swarm init --force`"
             )
     roster = [Line(a.id, a.role, a.votes, a.host, a.port) for a in config.roster.agents if a.role is not Role.OPERATOR]
-    issue_keys(config.pki_dir, config.roster.cluster_name, roster, valid_hours)
+    if ca_key is not None and ca_key.exists():
+        authority = load_authority(config, ca_key)
+        _check_lifetime(authority, ca_key, valid_hours)
+        issue_keys(config.pki_dir, authority, roster, valid_hours)
+        return
+    issue_new(config.pki_dir, config.roster.cluster_name, roster, valid_hours, ca_key)
 
 
-def issue_keys(pki: Path, name: str, roster: Sequence[Line], valid_hours: float) -> dict[str, bytes]:
+def _check_lifetime(authority: Authority, ca_key: Path, valid_hours: float) -> None:
+    until = authority.certificate.not_valid_after_utc
+    if until < datetime.now(UTC) + timedelta(hours=valid_hours):
+        raise UsageError(
+            f"--hours {valid_hours:g}: the authority of {ca_key} itself ends at {until:%Y-%m-%d %H:%M} UTC; "
+            "choose fewer hours, or name a new file to have a new authority"
+        )
+
+
+def issue_new(
+    pki: Path, name: str, roster: Sequence[Line], valid_hours: float, ca_key: Path | None
+) -> dict[str, bytes]:
+    """``issue_keys`` from a new authority, which has revoked nothing yet: the old one's list means nothing any more."""
+    authority = Authority.create(name)
+    keys = issue_keys(pki, authority, roster, valid_hours, ca_key)
+    if (pki / LIST_NAME).exists():
+        publish(pki, sign_revocations(authority, {}, 1, now=datetime.now(UTC), valid_hours=valid_hours))
+    return keys
+
+
+def issue_keys(
+    pki: Path, authority: Authority, roster: Sequence[Line], valid_hours: float, ca_key_out: Path | None = None
+) -> dict[str, bytes]:
     """Certificates and keys for all agents and the operator; signing keys that exist are kept."""
     subjects = [Subject(line.id, line.role, line.host) for line in roster]
     subjects.append(Subject("operator", Role.OPERATOR, "operator"))
-    return issue_cluster(pki, name, subjects, valid_hours=valid_hours)
+    return issue_cluster(
+        pki, authority.cluster_name, subjects, valid_hours=valid_hours, authority=authority, ca_key_out=ca_key_out
+    )
 
 
 def _toml(

@@ -129,6 +129,8 @@ class AgentSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     public_key: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
     transport: Literal["aioquic", "qh3", ""] = ""
     """Overrides ``wire.transport`` for this agent."""
+    feed_port: Annotated[int, Meta(ge=0, le=65535)] = 0
+    """UDP port that tells anybody who can reach it how the agent is, and the venue's prices; 0 for none."""
 
 
 class OperatorSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -182,6 +184,10 @@ class ClusterConfig:
         own = self.file.agent[agent.index].transport if agent.role is not Role.OPERATOR else ""
         return own or self.file.wire.transport
 
+    def feed_port(self, agent: Agent) -> int:
+        """Where the agent's public feed listens; 0 when it has none."""
+        return self.file.agent[agent.index].feed_port if agent.role is not Role.OPERATOR else 0
+
     def with_role(self, role: Role) -> tuple[Agent, ...]:
         return tuple(agent for agent in self.roster.agents if agent.role is role)
 
@@ -210,7 +216,7 @@ def _roster(path: Path, file: ClusterFile) -> Roster:
     ]
     operator_key = bytes.fromhex(file.operator.public_key)
     agents.append(Agent("operator", Role.OPERATOR, len(agents), "", 0, False, operator_key))
-    _check_addresses(path, agents)
+    _check_addresses(path, file)
     _check_roles(path, agents)
     _check_fault_budget(path, file, sum(agent.votes for agent in agents))
     try:
@@ -219,16 +225,14 @@ def _roster(path: Path, file: ClusterFile) -> Roster:
         raise UsageError(f"{path}: {error}") from None
 
 
-def _check_addresses(path: Path, agents: list[Agent]) -> None:
+def _check_addresses(path: Path, file: ClusterFile) -> None:
     owner: dict[tuple[str, int], str] = {}
-    for agent in agents:
-        if agent.role is Role.OPERATOR:
-            continue
-        other = owner.setdefault((agent.host, agent.port), agent.id)
-        if other != agent.id:
-            raise UsageError(
-                f"{path}: '{agent.id}' and '{other}' both listen on {agent.host}:{agent.port}; give each its own port"
-            )
+    listening = [(line, f"'{line.id}'", line.port) for line in file.agent]
+    listening += [(line, f"the feed of '{line.id}'", line.feed_port) for line in file.agent if line.feed_port]
+    for line, name, port in listening:
+        other = owner.setdefault((line.host, port), name)
+        if other != name:
+            raise UsageError(f"{path}: {name} and {other} both listen on {line.host}:{port}; give each its own port")
 
 
 def _check_roles(path: Path, agents: list[Agent]) -> None:

@@ -55,14 +55,15 @@ class CutsOf:
         self._roster = roster
         self._agent = agent
         self._logger = logger
-        self._seen = 0
+        self._seen: tuple[int, ...] = ()
         self._addresses: frozenset[Address] = frozenset()
 
     def __call__(self) -> Collection[Address]:
         try:
-            changed = (self._run_dir / CUTS_NAME).stat().st_mtime_ns
+            file = (self._run_dir / CUTS_NAME).stat()
+            changed: tuple[int, ...] = (file.st_mtime_ns, file.st_ino, file.st_size)  # the clock of files is coarse
         except OSError:
-            changed = 0
+            changed = ()
         if changed != self._seen:
             self._seen = changed
             try:

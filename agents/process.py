@@ -15,6 +15,7 @@ import structlog
 import uvloop
 
 from agents import logs
+from consensus.runner import SWITCH_INTERVAL_S
 from protocol.errors import RunFailure, Unavailable, UsageError
 
 EXIT_OK: Final = 0
@@ -43,6 +44,7 @@ def serve(build: Callable[[], Serving], *, supervised: bool, log_json: bool, lev
         click.echo("error: assertions are part of the program; run python without -O", err=True)
         return EXIT_USAGE
     try:
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         uvloop.run(_serve(build, supervised))
     except UsageError as error:
         return _fatal(error, EXIT_USAGE, supervised)

@@ -24,6 +24,7 @@ from consensus.effects import Bodies, ReplicaKeys
 from consensus.pbft.config import PbftConfig
 from consensus.quorum import Quorum
 from consensus.raft.config import RaftConfig
+from consensus.runner import TICK_NS
 from profiling.ring import RingWriter
 from profiling.span import install, span
 from profiling.stages import Operation
@@ -31,7 +32,7 @@ from protocol.codec import Codec, codec_for
 from protocol.codes import CommandKind
 from protocol.endpoint import Endpoint, OnMessage, OnPeerChange
 from protocol.errors import PeerViolation, UsageError
-from protocol.identity import Identity, Verifier, load_identity
+from protocol.identity import Identity, Verifier, usable_identity
 from protocol.messages import Frame, Outcome, SignedCommand, SliceGrant
 from protocol.quic.chaos import ChaosPort, Impairment, parse_network
 from protocol.quic.port import DatagramPort, UdpPort
@@ -94,6 +95,19 @@ class Setup:
     def pid(self) -> int:
         return os.getpid()
 
+    def store_witness(self) -> Path | None:
+        """What remembers this agent's store, beside its key; None in a run of its own, whose votes count nowhere else.
+
+        A key folder that cannot be written, as in the containers, cannot remember: a lost disk goes unnoticed there.
+        """
+        folder = self.config.pki_dir / self.agent.id
+        if self.options.run_id:
+            return None
+        if not os.access(folder, os.W_OK):
+            self.log.warning("store_without_witness", folder=str(folder))
+            return None
+        return folder / "store"
+
     def open_profiler(self) -> None:
         """Record from now on. After the stores are open, because they refuse a directory that is somebody else's."""
         install(RingWriter(self.data_dir / "trace.ring", self.agent.index))
@@ -116,11 +130,11 @@ class Setup:
             bind_host=self.options.bind_host or None,
             rng=self.rng("endpoint"),
             logger=self.log,
-            port=self._port(),
+            port=self.datagram_port(),
         )
 
-    def _port(self) -> DatagramPort:
-        """The same seed gives the same impairment, whatever the process."""
+    def datagram_port(self) -> DatagramPort:
+        """What carries datagrams. The same seed gives the same impairment, whatever the process."""
         if not self.options.network:
             return UdpPort()
         rng = random.Random(f"{self.config.file.seed}/{self.agent.id}/network")
@@ -136,6 +150,7 @@ class Setup:
             heartbeat_ns=file.consensus.heartbeat_ms * MS,
             election_timeout_min_ns=file.consensus.election_timeout_min_ms * MS,
             election_timeout_max_ns=file.consensus.election_timeout_max_ms * MS,
+            commit_delay_ns=TICK_NS,
         )
         pbft = PbftConfig(suspect_ns=file.consensus.critical_expiry_ms * MS // 2)
         keys = ReplicaKeys(self._sign, self._verify)
@@ -261,7 +276,7 @@ def prepare(config: ClusterConfig, agent_id: str, role: Role, options: RunOption
     agent = config.agent(agent_id, role)
     check_transports(options.transports, config.roster)
     roster = run_roster(config, options.run_id)
-    identity = load_identity(config.pki_dir / agent.id, roster, agent.id)
+    identity = usable_identity(config.pki_dir / agent.id, roster, agent.id)
     data = load_data(config, options.data)
     start = start_index(config, data, options.cycles)
     data_dir = (options.run_dir or config.state_dir) / agent.id

@@ -9,14 +9,20 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from cryptography.x509 import Certificate
 
 from agents.config import ClusterConfig
 from agents.setup import run_roster
 from protocol.codec import Codec
 from protocol.errors import Unavailable, UsageError
-from protocol.identity import load_identity
+from protocol.feed_client import Session, ask_feed
+from protocol.identity import usable_identity
+from protocol.key_files import read_text, write_file
 from protocol.messages import StatusRequest
+from protocol.pki import SERVER, admit, load_certificates
 from protocol.probe import client_request
+from protocol.quic.settings import resolve
+from protocol.revocation import LIST_NAME, read_revocations
 from protocol.roster import Agent, Role
 
 CURRENT_NAME: Final = "current-run.json"
@@ -58,7 +64,7 @@ async def ask(
 ) -> dict[str, Any]:
     """One agent's status. Raises ``Unavailable``."""
     roster = run_roster(config, run_id)
-    identity = load_identity(config.pki_dir / identity_id, roster, identity_id)
+    identity = usable_identity(config.pki_dir / identity_id, roster, identity_id)
     request = StatusRequest(random.getrandbits(63), int(detail))
     reply = await client_request(identity, roster, agent, request, timeout_s, codec=codec)
     try:
@@ -86,6 +92,48 @@ async def ask_all(
 
     answers = await asyncio.gather(*(one(agent) for agent in agents))
     return {agent.id: answer for agent, answer in zip(agents, answers, strict=True)}
+
+
+async def ask_feeds(config: ClusterConfig, timeout_s: float) -> dict[str, dict[str, Any]]:
+    """What the public feeds say, by agent id, without any key; each answer tells what became of its early question.
+
+    Sessions lie in the state directory between two calls. Raises ``UsageError`` when no agent has a feed.
+    """
+    agents = [agent for agent in config.roster.agents if config.feed_port(agent)]
+    if not agents:
+        raise UsageError(f"{config.path}: no agent has a feed; set feed_port in its [[agent]] and restart it")
+    answers = await asyncio.gather(*(_ask_feed(config, agent, timeout_s) for agent in agents))
+    return {agent.id: answer for agent, answer in zip(agents, answers, strict=True)}
+
+
+async def _ask_feed(config: ClusterConfig, agent: Agent, timeout_s: float) -> dict[str, Any]:
+    kept = config.state_dir / "feed" / f"{agent.id}.session"
+    authority = config.pki_dir / "ca.crt"
+    revocations = read_revocations(config.pki_dir / LIST_NAME, load_certificates(authority))
+
+    def check(certificate: Certificate) -> Agent:
+        revocations.check(certificate)
+        return admit(config.roster, certificate, SERVER, agent)
+
+    try:
+        address = await resolve(agent.id, agent.host, config.feed_port(agent))
+        answer = await ask_feed(agent, address, read_text(authority), check, _take(kept), timeout_s=timeout_s)
+        view = json.loads(answer.body)
+    except (Unavailable, UsageError, ValueError) as error:
+        return {"id": agent.id, "role": agent.role.value, "state": "unreachable", "error": str(error)}
+    if answer.session is not None:
+        write_file(kept, msgspec.msgpack.encode(answer.session), secret=True)
+    return {**view, "early_data": answer.early, "answer_ms": round(answer.seconds * 1e3, 3)}
+
+
+def _take(path: Path) -> Session | None:
+    """A session is used once: whoever comes at the same time finds none."""
+    try:
+        data = path.read_bytes()
+        path.unlink()
+        return msgspec.msgpack.decode(data, type=Session)
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 def healthy(status: dict[str, Any]) -> bool:

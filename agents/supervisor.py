@@ -92,10 +92,9 @@ class Supervisor:
         try:
             await asyncio.gather(*(watched.child.start() for watched in self._watched))
             await self._until(self._all_up, START_TIMEOUT_S, "the agents did not come up")
-            await self._until(self._traded, None, "")
-            await self._wait(self._drained, DRAIN_TIMEOUT_S)
-            identical = await self._wait(self._logs_identical, SETTLE_TIMEOUT_S)
-            statuses = await self._final_statuses()
+            while (account := await self._account()) is None:
+                await self._poll()  # somebody died at the very end: it comes back and catches up first
+            identical, statuses = account
         finally:
             await asyncio.gather(*(watched.child.stop() for watched in self._watched))
         return RunResult(
@@ -192,11 +191,19 @@ class Supervisor:
             await self._poll()
         return reached()
 
-    async def _final_statuses(self) -> dict[str, dict[str, Any]]:
+    async def _account(self) -> tuple[bool, dict[str, dict[str, Any]]] | None:
+        """Once all is traded and settled: whether the decision logs are identical, and everybody's detailed status by
+        id. None when one of them does not answer any more."""
+        await self._until(self._traded, None, "")
+        await self._wait(self._drained, DRAIN_TIMEOUT_S)
+        identical = await self._wait(self._logs_identical, SETTLE_TIMEOUT_S)
         statuses = await asyncio.gather(*(watched.child.status(True, 10.0) for watched in self._watched))
-        return {
-            watched.agent.id: status or watched.status for watched, status in zip(self._watched, statuses, strict=True)
+        answered = {
+            watched.agent.id: status
+            for watched, status in zip(self._watched, statuses, strict=True)
+            if status is not None
         }
+        return (identical, answered) if len(answered) == len(self._watched) else None
 
     # --- events ------------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import json
 from typing import Any
 
 from agents.certificates import Certificates
+from agents.public_feed import PublicFeed
 from agents.setup import Setup
 from orders.venues.latency import DelayQueue
 from orders.venues.paper import PaperVenue, VenueConfig
@@ -60,11 +61,13 @@ class VenueProcess:
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = asyncio.Event()
         self.endpoint = setup.endpoint(self._on_message, self._on_peer_change)
-        self._certificates = Certificates(setup, self.endpoint)
+        self.feed = PublicFeed(setup, self.status)
+        self._certificates = Certificates(setup, self.endpoint, self.feed)
 
     async def run(self) -> None:
         try:
             await self.endpoint.start()
+            await self.feed.start()
             self._certificates.start()
             self.state = "ready"
             await self._stopped.wait()
@@ -72,6 +75,7 @@ class VenueProcess:
             if self._timer is not None:
                 self._timer.cancel()
             self._certificates.stop()
+            self.feed.stop()
             await self.endpoint.close()
         if self.fault is not None:
             raise self.fault
@@ -135,9 +139,11 @@ class VenueProcess:
             "role": self.setup.agent.role.value,
             "state": self.state,
             "pid": self.setup.pid,
+            "suspects": self.endpoint.suspects,
             "market_index": self.venue.market_index,
             "venue": {name: getattr(counts, name) for name in counts.__slots__},
         }
         if detail:
             picture["wire"] = self.endpoint.statistics()
+            picture["feed"] = self.feed.statistics()
         return picture

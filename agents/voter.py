@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
@@ -16,17 +17,19 @@ import numpy as np
 from agents.certificates import Certificates
 from agents.clock import wall_ns
 from agents.order_view import OrderView
-from agents.portfolio_status import portfolio_status
+from agents.public_feed import PublicFeed
 from agents.setup import Setup
 from agents.stress import StressMatcher
 from agents.tally import DecisionTally
 from agents.verification import RoutePolicy, common_denials, debits_of, deny_all, merge_denials, route_facts
+from agents.voter_status import voter_status
 from consensus.assembly import ReplicaParts, build_replica
-from consensus.effects import FrameRecord, FrameSettled
+from consensus.callbacks import Callbacks
+from consensus.effects import Effects, FrameRecord, FrameSettled
 from consensus.machine import BROADCAST, Outgoing
 from consensus.replica import REPLICA_MESSAGES
 from consensus.route import effective_price
-from consensus.runner import Callbacks, Runner
+from consensus.runner import Runner
 from consensus.storage import Storage
 from dtw.warmup import warmup
 from orders.states import OrderState
@@ -53,6 +56,8 @@ from protocol.roster import Agent, Role
 
 SUPERSEDED: Final = "superseded"
 """What peers say to the older one of two processes with one id."""
+HAND_OVER_S: Final = 0.2
+"""How long a leader that stops waits for its successor."""
 EVENTS_RETRY_S: Final = 0.5
 """How often a gap in an executor's event stream is asked about."""
 
@@ -122,7 +127,7 @@ class Voter:
         self.orders = OrderView(setup.config.file.venue.fee_bps)
         self.tally = DecisionTally()
         self.worker = ThreadPoolExecutor(1, thread_name_prefix="dtw")
-        self.storage = Storage(setup.data_dir, self.cluster_id, setup.agent.id)
+        self.storage = Storage(setup.data_dir, self.cluster_id, setup.agent.id, setup.store_witness())
         self.stored = self.storage.load()
         setup.open_profiler()
         warmed = warmup(dtypes=(np.float32,))  # what agents search in; the rest is compiled if it is ever used
@@ -131,10 +136,11 @@ class Voter:
         self.replica = parts.replica
         self.budget = parts.budget
         self.spine_quorum = parts.spine_quorum
-        callbacks = Callbacks(self._send, self._verify, self._settled, self._coordinated, self._granted, self.fail)
+        callbacks = Callbacks(self._send, self._perform, self.fail)
         self.runner = Runner(self.replica, self.storage, callbacks)
         self.endpoint = setup.endpoint(self._on_message, self._on_peer_change)
-        self._certificates = Certificates(setup, self.endpoint)
+        self.feed = PublicFeed(setup, self.status)
+        self._certificates = Certificates(setup, self.endpoint, self.feed)
         self._stopped = asyncio.Event()
         self._awaiting_grant: list[FrameRecord] = []
         self._events_timer: asyncio.TimerHandle | None = None
@@ -147,7 +153,9 @@ class Voter:
         """Start everything, serve until stopped, close everything. Raises what made the agent fail."""
         try:
             await self.endpoint.start()
+            await self.feed.start()
             self._certificates.start()
+            self.replica.restored(now_ns())
             self.runner.start()
             self.state = "connecting"
             self._ask_for_events()
@@ -155,10 +163,21 @@ class Voter:
             if self.state == "connecting":
                 self.state = "ready"
             await self._stopped.wait()
+            await self._hand_over()
         finally:
             await self._close()
         if self.fault is not None:
             raise self.fault
+
+    async def _hand_over(self) -> None:
+        """A leader that stops in good order leaves no gap: another stands at once, not after an election timeout."""
+        if self.fault is not None or self.replica.hand_over(now_ns()) is None:
+            return
+        self.runner.touch()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HAND_OVER_S):
+                while self.replica.raft.leader == self.own:  # noqa: ASYNC110  # the machine knows no event
+                    await asyncio.sleep(0.005)
 
     def reload(self) -> None:
         """New certificates are there."""
@@ -188,6 +207,7 @@ class Voter:
         await self.role.close()
         await self.runner.close()
         self._certificates.stop()
+        self.feed.stop()
         await self.endpoint.close()
         self.worker.shutdown(wait=False, cancel_futures=True)
         self.storage.close()
@@ -219,6 +239,16 @@ class Voter:
             self.endpoint.broadcast(outgoing.message, channel=Channel.CONSENSUS, trace=trace)
         else:
             self.endpoint.send(outgoing.destination, outgoing.message, channel=Channel.CONSENSUS, trace=trace)
+
+    def _perform(self, effects: Effects) -> None:
+        for record in effects.verify:
+            self._verify(record)
+        for grant in effects.grants:
+            self._granted(grant)
+        for record in effects.coordinated:
+            self.role.coordinated(record)
+        for settled in effects.settled:
+            self._settled(settled)
 
     def _verify(self, record: FrameRecord) -> None:
         frame = record.frame
@@ -270,9 +300,6 @@ class Voter:
                 self.orders.commit(frame.trader, intent, frame.cycle, price)
         with span(Operation.DECISION_APPLY, frame.cycle):
             self.role.settled(settled)
-
-    def _coordinated(self, record: FrameRecord) -> None:
-        self.role.coordinated(record)
 
     def _granted(self, grant: SliceGrant) -> None:
         self.log.info("slice_granted", slice=grant.slice_id, version=grant.version, limit=grant.notional_limit)
@@ -364,37 +391,6 @@ class Voter:
         others = {agent.index for agent in self.setup.roster.voters} - {self.own}
         return len(others & self.endpoint.connected) + 1
 
-    # --- status ------------------------------------------------------------------------------------------------------
-
     def status(self, detail: bool) -> dict[str, Any]:
         """Answered on the event loop, so that a wedged agent does not look alive."""
-        lane = self.replica.raft
-        connected = self.voters_connected
-        leader = self.setup.roster.by_index(lane.leader) if lane.leader is not None else None
-        primary = self.setup.roster.by_index(self.replica.pbft.primary)
-        picture: dict[str, Any] = {
-            "id": self.setup.agent.id,
-            "role": self.setup.agent.role.value,
-            "state": self.state,
-            "pid": self.setup.pid,
-            "profile": self.setup.switches.consensus,
-            "voters_connected": connected,
-            "quorum": self.replica.quorum.size,
-            "quorum_seen": connected >= self.replica.quorum.size,
-            "leader": leader.id if leader is not None else None,
-            "term": lane.term,
-            "commit_index": lane.commit_index,
-            "spine_view": self.replica.pbft.view,
-            "spine_primary": primary.id if primary is not None else None,
-            "spine_executed": self.replica.pbft.executed,
-            "decision_log": self.replica.decisions.summary(),
-            "decision_log_open": len(self.replica.unresolved),
-            "decisions": self.tally.counts(),
-            **self.role.status(detail),
-        }
-        if detail:
-            picture["replica"] = self.replica.status()
-            picture["wire"] = self.endpoint.statistics()
-            picture["storage"] = {"commits": self.runner.commits, "records": self.runner.records_written}
-            picture["portfolio"] = portfolio_status(self.orders, self.data.symbols)
-        return picture
+        return voter_status(self, detail)

@@ -54,6 +54,8 @@ def build_replica(settings: ReplicaSettings, stored: StoredState) -> ReplicaPart
         settings.raft,
         stored.hard_state,
         stored.entries,
+        snapshot=stored.snapshot,
+        log_base=stored.log_base,
     )
     safety = SafetyRules(settings.own, settings.cluster_id, settings.keys.sign, stored.signed_phases)
     executed = _contiguous(stored.slots)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from consensus.budget import BudgetBook
 from consensus.effects import Bodies, Effects, ReplicaKeys
-from consensus.machine import Ready
 from consensus.quorum import Quorum
 
 
@@ -25,11 +24,11 @@ class ReplicaContext:
     now_ns: int = 0
     restoring: bool = True
     """The log and the slots are being read again: nothing is voted on before that is done."""
-    effects: Effects = field(default_factory=lambda: Effects(Ready()))
+    effects: Effects = field(default_factory=Effects)
     ignored: Counter[str] = field(default_factory=Counter)
 
     def take_effects(self) -> Effects:
-        effects, self.effects = self.effects, Effects(Ready())
+        effects, self.effects = self.effects, Effects()
         return effects
 
     def ignore(self, reason: str) -> None:

@@ -88,23 +88,21 @@ class FrameSettled:
     """The votes; it proves the intents whose code is 0."""
 
 
-@dataclass(slots=True)
-class Effects:
-    """What the shell must do, see ``consensus.machine.Ready`` for the order."""
+class Effects(Ready):
+    """One drain of a replica: what both machines want, and what else the agent has to do."""
 
-    ready: Ready
-    verify: list[FrameRecord] = field(default_factory=list)
-    settled: list[FrameSettled] = field(default_factory=list)
-    coordinated: list[FrameRecord] = field(default_factory=list)
-    grants: list[SliceGrant] = field(default_factory=list)
+    verify: list[FrameRecord] = msgspec.field(default_factory=list)
+    settled: list[FrameSettled] = msgspec.field(default_factory=list)
+    coordinated: list[FrameRecord] = msgspec.field(default_factory=list)
+    grants: list[SliceGrant] = msgspec.field(default_factory=list)
     raft: Ready | None = None
     pbft: Ready | None = None
-    own_votes: list[FrameVote] = field(default_factory=list)
+    own_votes: list[FrameVote] = msgspec.field(default_factory=list)
 
     @property
     def empty(self) -> bool:
         lists = (self.verify, self.settled, self.coordinated, self.grants, self.own_votes)
-        return self.ready.empty and self.raft is None and self.pbft is None and not any(lists)
+        return super().empty and self.raft is None and self.pbft is None and not any(lists)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +136,7 @@ def merge(into: Ready, ready: Ready) -> None:
 
 def join(into: Effects, more: Effects) -> None:
     """Append the effects of the votes to those of the machines that they followed from."""
-    merge(into.ready, more.ready)
+    merge(into, more)
     into.verify.extend(more.verify)
     into.settled.extend(more.settled)
     into.coordinated.extend(more.coordinated)

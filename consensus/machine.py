@@ -13,8 +13,10 @@ Promises (votes, acknowledgements, signed phases) sit in ``send_after_sync`` by 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Protocol
+
+import msgspec
 
 from protocol.messages import CommittedSlot, Entry, Message, SignedCommand
 
@@ -22,8 +24,7 @@ BROADCAST: Final = -1
 """Destination: every other voter."""
 
 
-@dataclass(frozen=True, slots=True)
-class HardState:
+class HardState(msgspec.Struct, frozen=True, gc=False):
     """Raft's persistent term and vote (figure 2). ``voted_for`` is -1 for nobody."""
 
     term: int
@@ -102,15 +103,13 @@ class VoteCast:
 Record = HardState | LogAppend | SnapshotRecord | Compact | SignedPhase | SlotCommit | VoteCast
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(msgspec.Struct, frozen=True, gc=False):
     destination: int
     """Roster position, or ``BROADCAST``."""
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class ReadResult:
+class ReadResult(msgspec.Struct, frozen=True, gc=False):
     """Raft: the answer to ``read``. Once entries up to ``index`` are applied here, the state is fresh enough for it."""
 
     request: int
@@ -119,18 +118,17 @@ class ReadResult:
     reason: str = ""
 
 
-@dataclass(slots=True)
-class Ready:
+class Ready(msgspec.Struct):
     """Effects of one drain, in the order in which the shell must perform them."""
 
-    records: list[Record] = field(default_factory=list)
-    send_now: list[Outgoing] = field(default_factory=list)
-    send_after_sync: list[Outgoing] = field(default_factory=list)
-    committed_entries: list[Entry] = field(default_factory=list)
+    records: list[Record] = msgspec.field(default_factory=list)
+    send_now: list[Outgoing] = msgspec.field(default_factory=list)
+    send_after_sync: list[Outgoing] = msgspec.field(default_factory=list)
+    committed_entries: list[Entry] = msgspec.field(default_factory=list)
     """Raft: newly committed, in log order, each exactly once per process life (from the first one after a restart)."""
-    committed_slots: list[CommittedSlot] = field(default_factory=list)
+    committed_slots: list[CommittedSlot] = msgspec.field(default_factory=list)
     """PBFT: newly decided, in sequence order without gaps, each exactly once per process life."""
-    reads: list[ReadResult] = field(default_factory=list)
+    reads: list[ReadResult] = msgspec.field(default_factory=list)
     snapshot: Snapshot | None = None
     """Raft: restore the application from this before anything else; ``committed_entries`` go on after it."""
 

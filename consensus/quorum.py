@@ -13,6 +13,7 @@ from typing import Final
 
 BYZANTINE_PROFILES: Final = ("hybrid", "pbft")
 CRASH_PROFILE: Final = "raft"
+PROFILES: Final = (*BYZANTINE_PROFILES, CRASH_PROFILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +25,8 @@ class Quorum:
     profile: str = "hybrid"
 
     def __post_init__(self) -> None:
-        if self.profile not in (*BYZANTINE_PROFILES, CRASH_PROFILE):
-            known = ", ".join((*BYZANTINE_PROFILES, CRASH_PROFILE))
-            raise ValueError(f"unknown profile {self.profile!r}: use one of {known}")
+        if self.profile not in PROFILES:
+            raise ValueError(f"unknown profile {self.profile!r}: use one of {', '.join(PROFILES)}")
         if self.n < 1 or self.f < 0:
             raise ValueError(f"n={self.n}, f={self.f}: use at least one replica and no negative number of faults")
         liars = self.profile != CRASH_PROFILE

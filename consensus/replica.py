@@ -219,6 +219,11 @@ class Replica:
         self._context.now_ns = now_ns
         self.raft.peer_connected(peer, now_ns)
 
+    def hand_over(self, now_ns: int) -> int | None:
+        """This replica is about to stop: if it leads the lane, ask the best of the others to lead. Who that is."""
+        self._context.now_ns = now_ns
+        return self.raft.hand_over(now_ns)
+
     def tick(self, now_ns: int) -> None:
         self._context.now_ns = now_ns
         self.raft.tick(now_ns)
@@ -250,13 +255,13 @@ class Replica:
                     self._lane.adopt(item.entries)
             for entry in raft_ready.committed_entries:
                 self._lane.apply(entry)
-            merge(effects.ready, raft_ready)
+            merge(effects, raft_ready)
         pbft_ready = self.pbft.take_ready()
         if not pbft_ready.empty:
             effects.pbft = pbft_ready
             for slot in pbft_ready.committed_slots:
                 self._apply_slot(slot)
-            merge(effects.ready, pbft_ready)
+            merge(effects, pbft_ready)
         self._lane.write_outcomes()
         join(effects, self._context.take_effects())
         return effects

@@ -1,4 +1,6 @@
-"""The one shell around a replica: it sends, it makes durable, it answers ``persisted``, and nothing else.
+"""The one shell around a machine: it sends, it makes durable, it answers ``persisted``, and nothing else.
+
+The machine is a whole ``Replica`` in an agent, and may be a bare ``Raft`` under an application of one's own.
 
 Everything that arrives within one turn of the event loop is stepped before the machine is drained, and everything that
 is waiting when the disk becomes free goes into one transaction: batching at both boundaries falls out of the drain.
@@ -11,69 +13,41 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Final, Protocol
+from collections.abc import Sequence
+from typing import Final, Generic
 
-from consensus.effects import Effects, FrameRecord, FrameSettled
-from consensus.machine import Outgoing, Record
-from consensus.replica import PBFT_MESSAGES, Replica
+from consensus.callbacks import Callbacks, Drained, Drives, Pending
+from consensus.disk import Commits, DiskThread
+from consensus.replica import PBFT_MESSAGES
 from consensus.storage import KeyValue
 from profiling.clock import now_ns
-from profiling.span import record as record_span
 from profiling.span import span
 from profiling.stages import Operation
 from protocol.errors import Unavailable
-from protocol.messages import Message, SliceGrant
+from protocol.messages import Message
 
 TICK_NS: Final = 10_000_000
 """The machines' clock resolution: a fifth of the default heartbeat."""
 
-
-class Commits(Protocol):
-    """What the runner needs of ``consensus.storage.Storage``."""
-
-    def commit(self, records: Sequence[Record | KeyValue]) -> None:
-        """Make them durable in their order, all or none; blocks. An error is final."""
+SWITCH_INTERVAL_S: Final = 0.0005
+"""For ``sys.setswitchinterval`` in a process with a runner. The store's thread needs the interpreter a few times in
+each commit; while the loop computes without a pause it would wait Python's usual 5 ms for it every time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Callbacks:
-    """What the agent does with the replica's effects. None of them may block."""
-
-    send: Callable[[Outgoing, int], None]
-    """Hand a message to the transport, with the trace it belongs to."""
-    verify: Callable[[FrameRecord], None]
-    settled: Callable[[FrameSettled], None]
-    coordinated: Callable[[FrameRecord], None]
-    granted: Callable[[SliceGrant], None]
-    failed: Callable[[BaseException], None]
-    """The disk refused, or our own code broke: the process must stop, loudly. Called once; nothing is sent after."""
-
-
-@dataclass(slots=True)
-class _Pending:
-    """Work for the disk: a drain of the machine, or values of the agent's own with somebody waiting."""
-
-    records: Sequence[Record | KeyValue]
-    effects: Effects | None
-    trace: int
-    done: asyncio.Future[None] | None = None
-
-
-class Runner:
-    """Drives one ``Replica`` on the running event loop. ``start`` before anything else, ``close`` at the end."""
+class Runner(Generic[Drained]):
+    """Drives one machine on the running event loop. ``start`` before anything else, ``close`` at the end."""
 
     # Invariant: what was taken from the machine is finished in the order in which it was taken.
 
-    def __init__(self, replica: Replica, storage: Commits, callbacks: Callbacks) -> None:
-        self.replica = replica
+    def __init__(self, machine: Drives[Drained], storage: Commits, callbacks: Callbacks[Drained]) -> None:
+        self.machine = machine
         self._storage = storage
         self._callbacks = callbacks
-        self._queue: deque[_Pending] = deque()
-        self._disk = ThreadPoolExecutor(1, thread_name_prefix="storage")
+        self._queue: deque[Pending[Drained]] = deque()
+        self._disk: DiskThread | None = None
         self._writing = False
+        self._sent = False
+        """Something was sent in this drain, and waits for the end of the loop's turn."""
         self._scheduled = False
         self._closed = False
         self._failure: BaseException | None = None
@@ -84,16 +58,18 @@ class Runner:
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self.replica.restored(now_ns())
+        self._disk = DiskThread(self._storage, self._loop)
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._tick()
 
     async def close(self) -> None:
         """Stop, and wait for the write in flight, so that the store can be closed behind us. What waits behind that
         write is dropped: none of it has left. May be called again."""
         self._stop()
-        if self._writing:
-            await asyncio.get_running_loop().run_in_executor(self._disk, _nothing)
-        self._disk.shutdown(wait=False)
+        if self._disk is not None:
+            await self._idle.wait()
+            self._disk.close()
         self._drop(self._failure or Unavailable("the agent is stopping"))
 
     # --- inputs ------------------------------------------------------------------------------------------------------
@@ -106,7 +82,7 @@ class Runner:
         operation = Operation.PBFT_STEP if isinstance(message, PBFT_MESSAGES) else Operation.RAFT_STEP
         try:
             with span(operation, trace):
-                self.replica.step(sender, message, now_ns())
+                self.machine.step(sender, message, now_ns())
         except Exception as error:
             self._fail(error)
         self.touch()
@@ -114,7 +90,7 @@ class Runner:
     def peer_connected(self, peer: int) -> None:
         """A new connection to another voter stands."""
         if not self._closed:
-            self.replica.peer_connected(peer, now_ns())
+            self.machine.peer_connected(peer, now_ns())
             self.touch()
 
     async def persist(self, values: Sequence[KeyValue]) -> None:
@@ -125,7 +101,7 @@ class Runner:
         if self._closed:
             raise self._failure or Unavailable("the agent is stopping")
         done = self._loop.create_future()
-        self._queue.append(_Pending(values, None, 0, done))
+        self._queue.append(Pending(values, None, 0, done))
         self._write()
         await done
 
@@ -142,7 +118,7 @@ class Runner:
             return
         self._ticker = self._loop.call_later(TICK_NS / 1e9, self._tick)
         try:
-            self.replica.tick(now_ns())
+            self.machine.tick(now_ns())
         except Exception as error:
             self._fail(error)
         self.touch()
@@ -152,27 +128,26 @@ class Runner:
         self._scheduled = False
         try:
             while not self._closed:
-                effects = self.replica.take_ready()
+                effects = self.machine.take_ready()
                 if effects.empty:
                     break
                 self._perform(effects)
-            self._write()
         except Exception as error:
             self._fail(error)
+        if self._sent:
+            # The disk's thread would take the interpreter from the transport, which sends at the end of this turn.
+            self._sent = False
+            self._loop.call_soon(self._write)
+        else:
+            self._write()
 
-    def _perform(self, effects: Effects) -> None:
+    def _perform(self, effects: Drained) -> None:
         """What may happen at once; what depends on the disk joins the queue."""
-        self._queue.append(_Pending(effects.ready.records, effects, self._trace))
-        for outgoing in effects.ready.send_now:
+        self._queue.append(Pending(effects.records, effects, self._trace))
+        for outgoing in effects.send_now:
             self._callbacks.send(outgoing, self._trace)
-        for frame in effects.verify:
-            self._callbacks.verify(frame)
-        for grant in effects.grants:
-            self._callbacks.granted(grant)
-        for frame in effects.coordinated:
-            self._callbacks.coordinated(frame)
-        for settled in effects.settled:
-            self._callbacks.settled(settled)
+            self._sent = True
+        self._callbacks.perform(effects)
         self._finish_unwritten()
 
     def _finish_unwritten(self) -> None:
@@ -180,12 +155,12 @@ class Runner:
         while self._queue and not self._writing and not self._closed and not self._queue[0].records:
             self._finish(self._queue.popleft())
 
-    def _finish(self, pending: _Pending) -> None:
+    def _finish(self, pending: Pending[Drained]) -> None:
         """What had to wait for the disk may leave."""
         if pending.effects is not None:
-            for outgoing in pending.effects.ready.send_after_sync:
+            for outgoing in pending.effects.send_after_sync:
                 self._callbacks.send(outgoing, pending.trace)
-            self.replica.persisted(pending.effects)
+            self.machine.persisted(pending.effects)
         if pending.done is not None and not pending.done.done():
             pending.done.set_result(None)
 
@@ -193,24 +168,22 @@ class Runner:
 
     def _write(self) -> None:
         """When the disk is free, everything that waits goes into one transaction."""
-        self._finish_unwritten()
-        if self._writing or not self._queue or self._closed:
+        try:
+            self._finish_unwritten()
+        except Exception as error:
+            self._fail(error)
+        if self._writing or not self._queue or self._closed or self._disk is None:
             return
         self._writing = True
+        self._idle.clear()
         batch = list(self._queue)
         self._queue.clear()
         records = [record for pending in batch for record in pending.records]
-        future = self._loop.run_in_executor(self._disk, self._commit, records, batch[-1].trace)
-        future.add_done_callback(lambda done: self._written(batch, len(records), done))
+        self._disk.commit(records, batch[-1].trace, lambda error: self._written(batch, len(records), error))
 
-    def _commit(self, records: list[Record | KeyValue], trace: int) -> None:
-        started = now_ns()
-        self._storage.commit(records)
-        record_span(Operation.LOG_PERSIST, started, now_ns(), trace, len(records))
-
-    def _written(self, batch: list[_Pending], record_count: int, done: asyncio.Future[None]) -> None:
+    def _written(self, batch: list[Pending[Drained]], record_count: int, error: BaseException | None) -> None:
         self._writing = False
-        error = done.exception()
+        self._idle.set()
         if error is not None or self._failure is not None:
             self._queue.extendleft(reversed(batch))
             self._fail(self._failure or error or Unavailable("the agent is stopping"))
@@ -221,9 +194,9 @@ class Runner:
             for pending in batch:
                 if self._failure is None:
                     self._finish(pending)
-            self._write()
         except Exception as failure:
             self._fail(failure)
+        self._write()
         self.touch()
 
     # --- the end -----------------------------------------------------------------------------------------------------
@@ -248,7 +221,3 @@ class Runner:
         for pending in dropped:
             if pending.done is not None and not pending.done.done():
                 pending.done.set_exception(error)
-
-
-def _nothing() -> None:
-    """Takes its turn behind the write in flight."""

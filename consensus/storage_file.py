@@ -8,18 +8,30 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
+from consensus.storage_log import LOG_TABLES, insert_base
+from consensus.storage_rows import CHAIN_START
+from consensus.storage_upgrade import new_incarnation, upgrade
 from protocol.errors import RunFailure, UsageError
 
 FILE_NAME: Final = "consensus.sqlite3"
 LOCK_NAME: Final = "consensus.lock"
 APPLICATION_ID: Final = 0x5357524D
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+WRITE_AHEAD_PAGES_MAX: Final = 8000
+"""At which a commit takes the write-ahead log into the file after all, where ``Checkpointer`` cannot keep up."""
+WRITE_AHEAD_BYTES_KEPT: Final = 16 << 20
+"""A large snapshot passes through the write-ahead log, which gives the rest of that room back."""
+_VERSIONS_READ: Final = (1, SCHEMA_VERSION)
+PRIMARY_CODE: Final = 0xFF
+NOT_THE_FILE: Final = frozenset(
+    {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM}
+)
+"""What SQLite says when the disk does not let it look, for instance because it is full. The file may well be whole, and
+restoring an older one would take back promises."""
 
 _SCHEMA: Final = """
-CREATE TABLE owner(cluster_id BLOB NOT NULL, agent_id TEXT NOT NULL);
+CREATE TABLE owner(cluster_id BLOB NOT NULL, agent_id TEXT NOT NULL, incarnation BLOB);
 CREATE TABLE hard_state(id INTEGER PRIMARY KEY CHECK (id = 1), row BLOB NOT NULL, checksum INTEGER NOT NULL);
-CREATE TABLE entries(position INTEGER PRIMARY KEY, term INTEGER NOT NULL, kind INTEGER NOT NULL, payload BLOB NOT NULL,
-    chain BLOB NOT NULL);
 CREATE TABLE phases(view INTEGER NOT NULL, sequence INTEGER NOT NULL, phase TEXT NOT NULL, digest BLOB NOT NULL,
     body BLOB NOT NULL, checksum INTEGER NOT NULL, UNIQUE (view, sequence, phase));
 CREATE TABLE slots(sequence INTEGER PRIMARY KEY, digest BLOB NOT NULL, body BLOB NOT NULL, checksum INTEGER NOT NULL);
@@ -60,12 +72,14 @@ class DirectoryLock:
 def open_database(path: Path, cluster_id: bytes, agent_id: str) -> None:
     """Make the file if the directory is new; otherwise make sure that it is whole and belongs to this agent.
 
-    Looks with a read-only connection, so that a file that is refused stays as it is. Raises ``UsageError``.
+    Looks with a read-only connection, so that a file that is refused stays as it is; then brings an older format up to
+    date. Raises ``UsageError``, and ``RunFailure`` when the disk fails.
     """
     write_ahead = path.with_name(path.name + "-wal")
     if path.exists():
         _check_header(path)
         _check_content(path, cluster_id, agent_id)
+        upgrade(path, SCHEMA_VERSION)
     elif write_ahead.exists():
         raise UsageError(f"{path} is missing but {write_ahead.name} is there: restore the file from a copy")
     else:
@@ -78,6 +92,8 @@ def connect(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {WRITE_AHEAD_PAGES_MAX}")
+        connection.execute(f"PRAGMA journal_size_limit = {WRITE_AHEAD_BYTES_KEPT}")
     except sqlite3.Error as error:
         raise RunFailure(f"cannot open {path}: {error}; check the disk and the file's permissions") from error
     return connection
@@ -90,8 +106,9 @@ def _create(path: Path, cluster_id: bytes, agent_id: str) -> None:
         draft.unlink(missing_ok=True)
         draft.touch(0o600)
         connection = sqlite3.connect(draft, isolation_level=None)
-        connection.executescript(f"BEGIN; {_SCHEMA}")
-        connection.execute("INSERT INTO owner VALUES (?, ?)", (cluster_id, agent_id))
+        connection.executescript(f"BEGIN; {_SCHEMA} {LOG_TABLES}")
+        connection.execute("INSERT INTO owner VALUES (?, ?, ?)", (cluster_id, agent_id, new_incarnation()))
+        insert_base(connection, 0, 0, CHAIN_START)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
@@ -99,6 +116,7 @@ def _create(path: Path, cluster_id: bytes, agent_id: str) -> None:
         connection.close()
         draft.rename(path)
         sync_directory(path.parent)
+        _sync_ancestors(path.parent)
     except (sqlite3.Error, OSError) as error:
         raise RunFailure(f"cannot make {path}: {error}; check the disk's space and permissions") from error
 
@@ -110,6 +128,15 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync_ancestors(directory: Path) -> None:
+    """The directory may be as new as the file, and those above it too. One that we may not read was not made by us."""
+    device = directory.stat().st_dev
+    for ancestor in directory.resolve().parents:
+        if not os.access(ancestor, os.R_OK) or ancestor.stat().st_dev != device:
+            return
+        sync_directory(ancestor)
 
 
 def _check_header(path: Path) -> None:
@@ -124,7 +151,7 @@ def _check_header(path: Path) -> None:
     version, application = (int.from_bytes(header[start : start + 4], "big") for start in (60, 68))
     if application != APPLICATION_ID:
         raise UsageError(f"{path} belongs to another application: give this agent a data directory of its own")
-    if version != SCHEMA_VERSION:
+    if version not in _VERSIONS_READ:
         raise UsageError(
             f"{path} has format {version}, this program knows {SCHEMA_VERSION}: run the version that wrote it"
         )
@@ -139,6 +166,8 @@ def _check_content(path: Path, cluster_id: bytes, agent_id: str) -> None:
         finally:
             connection.close()
     except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & PRIMARY_CODE in NOT_THE_FILE:
+            raise RunFailure(f"cannot read {path}: {error}; check the disk's space and health") from error
         raise UsageError(f"{path} is damaged: {error}. Restore the directory from a copy") from error
     if verdict != "ok" or owner is None:
         raise UsageError(f"{path} is damaged: {verdict}. Restore the directory from a copy")

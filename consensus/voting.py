@@ -81,7 +81,7 @@ class Voting:
         record.verdict = Verdict(tuple(sorted(codes.items())), tuple(kept))
         body = msgspec.msgpack.encode(record.verdict)
         self._frames.remember_verdict(record.digest, body)
-        self._context.effects.ready.records.append(VoteCast(record.frame.path, record.digest, body))
+        self._context.effects.records.append(VoteCast(record.frame.path, record.digest, body))
         self.cast(record)
 
     def cast(self, record: FrameRecord) -> None:
@@ -103,7 +103,7 @@ class Voting:
 
     def _send(self, destination: int, vote: FrameVote) -> None:
         """Behind the record of its verdict, which stands in this drain or in an earlier one."""
-        self._context.effects.ready.send_after_sync.append(Outgoing(destination, vote))
+        self._context.effects.send_after_sync.append(Outgoing(destination, vote))
 
     # --- what is missing ---------------------------------------------------------------------------------------------
 
@@ -138,7 +138,7 @@ class Voting:
             return False
         record.asked_count += 1
         ask = Submit(record.frame.path, False, record.command)
-        self._context.effects.ready.send_now.append(Outgoing(BROADCAST, ask))
+        self._context.effects.send_now.append(Outgoing(BROADCAST, ask))
         for position in _positions_due(record):
             own = record.cast.get(position)
             if own is not None and not self.book.knows(own):  # the book may have forgotten an old frame

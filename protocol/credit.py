@@ -8,10 +8,11 @@ control channel carries the promises themselves and needs none. Pure.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
 from protocol.batch import Channel
-from protocol.errors import PeerViolation
+from protocol.errors import LocalMisuse, PeerViolation
 from protocol.messages import Credit
 
 MIB: Final = 1024 * 1024
@@ -73,3 +74,36 @@ class CreditIn:
         """The promise could not be sent: it is made again with the next batch that is handled."""
         self._handled[credit.channel] += credit.more_bytes
         self._left[credit.channel] -= credit.more_bytes
+
+
+class Paused:
+    """Channels whose batches wait until the application goes on: bounded by the credit that was given for them."""
+
+    def __init__(self) -> None:
+        self._channels: set[Channel] = set()
+        self._held: deque[tuple[Channel, bytes]] = deque()
+
+    def __contains__(self, channel: Channel) -> bool:
+        return channel in self._channels
+
+    def pause(self, channel: Channel) -> None:
+        """Batches of the channel are held from now on. Not for CONTROL."""
+        if channel is Channel.CONTROL:
+            raise LocalMisuse("the control channel is never paused")
+        self._channels.add(channel)
+
+    def hold(self, channel: Channel, payload: bytes) -> None:
+        """A batch of a paused channel, as it came."""
+        self._held.append((channel, payload))
+
+    def resume(self, channel: Channel) -> list[tuple[Channel, bytes]]:
+        """What was held of the channel, to be handled now."""
+        self._channels.discard(channel)
+        released = [each for each in self._held if each[0] is channel]
+        self._held = deque(each for each in self._held if each[0] is not channel)
+        return released
+
+    @property
+    def held_bytes(self) -> int:
+        """Gauge: what paused channels hold."""
+        return sum(len(payload) for _, payload in self._held)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
@@ -17,29 +17,30 @@ from typing import Any, Final
 import structlog
 
 from profiling.clock import now_ns
+from protocol.background import background
 from protocol.batch import BatchLimits, Channel
+from protocol.blame import Blame
 from protocol.codec import Codec
 from protocol.errors import LocalMisuse, PeerViolation, UsageError
 from protocol.greeting import Greeter, process_epoch
 from protocol.identity import Identity, Verifier
 from protocol.messages import Message
+from protocol.offences import Offences
 from protocol.peer import Peer
-from protocol.pki import CLIENT, SERVER, admit
+from protocol.pki import CLIENT, SERVER
 from protocol.probe import client_request
+from protocol.pulse import Pacemaker, Pulse
 from protocol.quic.backend import AIOQUIC
 from protocol.quic.driver import Driver
 from protocol.quic.link import ENDINGS_WITHOUT_BLAME, Closed
 from protocol.quic.port import DatagramPort
 from protocol.quic.settings import Profile, check_address, is_address, profile_named, resolve
 from protocol.roster import Agent, Role, Roster, may_talk
+from protocol.suspicion import Change
 from protocol.traffic import Traffic, statistics_of
 
-__all__ = ["Channel", "Endpoint", "OnMessage", "OnPeerChange", "Peer", "client_request"]
+__all__ = ["Channel", "Endpoint", "OnMessage", "OnPeerChange", "OnSuspicion", "Peer", "client_request"]
 
-OFFENCES_MAX: Final = 3
-OFFENCE_WINDOW_S: Final = 60.0
-BAN_S: Final = 30.0
-"""How long a peer stays out after too many offences."""
 RENEW_RETRY_S: Final = 2.0
 """How often a connection with newer certificates is tried, while the other side has old ones."""
 RETIRE_S: Final = 0.5
@@ -47,13 +48,16 @@ RETIRE_S: Final = 0.5
 DRAIN_S: Final = 0.3
 DRAIN_STEP_S: Final = 0.005
 PROBES_MAX: Final = 16
-"""Visitors that may ask for the status at the same time."""
+"""Visitors that may ask for the status at the same time. The oldest makes room: whoever stays has had its answer."""
 DIAL_TIMEOUT_S: Final = 2.0
 BACK_OFF_S_MIN: Final = 0.05
 BACK_OFF_S_MAX: Final = 2.0
 
 OnMessage = Callable[[Peer, int, Message], None]
 """Peer, cycle that the message belongs to (0 for none), message. Answer a probe with ``peer.send``."""
+OnSuspicion = Callable[[Agent, bool], None]
+"""Agent that is connected and strangely silent, or no longer silent. Its connection stands, until the idle timeout or
+its next word; a connection that ends takes the suspicion with it, without another call."""
 OnPeerChange = Callable[[Agent, bool], None]
 """Agent, and whether it is connected now. A replaced connection is announced as lost and then as there."""
 
@@ -74,6 +78,7 @@ class Endpoint:
         *,
         on_message: OnMessage,
         on_peer_change: OnPeerChange,
+        on_suspicion: OnSuspicion = lambda agent, suspected: None,
         limits: BatchLimits | None = None,
         batch_max: int | None = None,
         profile: str | Profile = "loopback",
@@ -92,6 +97,7 @@ class Endpoint:
         self._roster = roster
         self.on_message = on_message
         self._on_peer_change = on_peer_change
+        self._on_suspicion = on_suspicion
         self._profile = profile_named(profile) if isinstance(profile, str) else profile
         self._transport = transport
         self._clock = clock
@@ -103,8 +109,8 @@ class Endpoint:
         self._traffic = {agent.index: Traffic() for agent in roster.agents}
         self._waiting: dict[Peer, None] = {}
         self._linger: asyncio.TimerHandle | None = None
-        self._offences: dict[int, deque[float]] = {}
-        self._banned_until: dict[int, float] = {}
+        self._offences = Offences()
+        self._blame = Blame(self._logger, clock)
         self._dialling: list[asyncio.Task[None]] = []
         self._retiring: dict[int, Peer] = {}
         self._renewing: list[asyncio.Task[None]] = []
@@ -114,7 +120,7 @@ class Endpoint:
         self._driver = Driver(
             identity,
             self._profile,
-            admission=lambda certificate: admit(roster, certificate, CLIENT),
+            admission=lambda certificate: self.greeter.admit(certificate, CLIENT),
             accept=lambda: Peer(self, None),
             before_flush=self._write_waiting,
             logger=self._logger,
@@ -122,6 +128,7 @@ class Endpoint:
             port=port,
             clock=clock,
         )
+        self._pacemaker = Pacemaker(self._profile.heartbeat_s, clock, self._pulses, self._on_change)
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -136,12 +143,13 @@ class Endpoint:
             if is_address(agent.host):
                 check_address(self._profile, agent.id, agent.host)
         self._driver.open(*address)
-        loop = asyncio.get_running_loop()
-        self._dialling = [loop.create_task(self._keep_connected(agent)) for agent in dialled]
+        self._dialling = [background(self._keep_connected(agent)) for agent in dialled]
+        self._pacemaker.start()
 
     async def close(self) -> None:
         """Send what was taken, tell all peers and stop; whoever does not read is waited for ``DRAIN_S`` at most."""
         self._closed = True
+        self._pacemaker.stop()
         tasks = [*self._dialling, *self._renewing]
         for task in tasks:
             task.cancel()
@@ -168,6 +176,11 @@ class Endpoint:
     def connected(self) -> frozenset[int]:
         """Roster positions of the agents that are connected and have greeted."""
         return frozenset(self._peers)
+
+    @property
+    def suspects(self) -> list[str]:
+        """Agents that are connected and strangely silent."""
+        return sorted(agent.id for agent, pulse in self._pulses() if pulse.liveness.suspected)
 
     @property
     def epoch(self) -> int:
@@ -205,6 +218,7 @@ class Endpoint:
             },
             "probes": len(self._probes),
             "refused": dict(self.refused),
+            "revocations": self.greeter.identity.revocations.as_dict(),
             "socket": {"receive_buffer_bytes": receive, "send_buffer_bytes": send, **self._driver.statistics},
         }
 
@@ -230,20 +244,23 @@ class Endpoint:
                     break
                 peer = successor  # it was replaced by a connection with newer certificates
             back_off_s = BACK_OFF_S_MIN if peer is not None and peer.greeted else min(2 * back_off_s, BACK_OFF_S_MAX)
-            banned_s = self._banned_until.get(agent.index, 0.0) - self._clock()
+            banned_s = self._offences.banned_for(agent.index, self._clock())
             await asyncio.sleep(max(banned_s, back_off_s * (0.5 + self._rng.random())))
 
     def reload(self, identity: Identity) -> None:
         """Use new certificates: at once for connections that begin, and those that we dialled are dialled anew. Each
-        old one stands until its successor has greeted. The signing key is the roster's, as before."""
+        old one stands until its successor has greeted. The signing key is the roster's, as before. With the same
+        certificates only the revocation list may be new: connections of those whom it names end, the others stand."""
         if identity.agent != self._agent:
             raise LocalMisuse(f"the identity of {identity.agent.id} for {self._agent.id}")
-        self._driver.reload(identity)
+        before = self.greeter.identity
         self.greeter = replace(self.greeter, identity=identity)
-        loop = asyncio.get_running_loop()
+        self._driver.reload(identity)
+        if (identity.certificate, identity.authorities) == (before.certificate, before.authorities):
+            return
         for peer in [peer for peer in self._peers.values() if peer.dialled]:
             self._renewing = [task for task in self._renewing if not task.done()]
-            self._renewing.append(loop.create_task(self._renew(peer)))
+            self._renewing.append(background(self._renew(peer)))
 
     async def _renew(self, old: Peer) -> None:
         """Dial until a new connection stands. The other side may not have its new certificates yet."""
@@ -260,7 +277,7 @@ class Endpoint:
             address = await resolve(agent.id, agent.host, agent.port)
             peer = Peer(self, agent)
             link = self._driver.connect(
-                address, peer, lambda certificate: admit(self._roster, certificate, SERVER, agent)
+                address, peer, lambda certificate: self.greeter.admit(certificate, SERVER, agent)
             )
         except UsageError as error:  # a name that does not resolve now may do so later, when its container is up
             self._traffic[agent.index].refused["address"] += 1
@@ -277,10 +294,10 @@ class Endpoint:
     def reason_to_refuse(self, peer: Peer) -> str | None:
         """Why a peer that has proved who it is may not come in all the same."""
         index = peer.agent.index
-        if self._clock() < self._banned_until.get(index, 0.0):
+        if self._offences.banned_for(index, self._clock()) > 0:
             return "banned"
         if peer.is_probe:
-            return "too_many_probes" if len(self._probes) >= PROBES_MAX else None
+            return None
         if index >= self._agent.index:
             return "wrong_direction"
         present = self._peers.get(index)
@@ -289,17 +306,19 @@ class Endpoint:
     def on_greeted(self, peer: Peer) -> None:
         """Let it in. An older process of the same agent has to go; so has an older connection of the same process."""
         if peer.is_probe:
+            if len(self._probes) >= PROBES_MAX:
+                next(iter(self._probes)).refuse("too_many_probes")
             self._probes[peer] = None
             return
         index = peer.agent.index
         for older in (self._peers.get(index), self._retiring.get(index)):
             if older is not None and older.epoch < peer.epoch:
                 older.refuse("superseded", f"a newer process is {peer.agent.id}")
-        present = self._peers.get(index)
-        if present is not None:
+        if (present := self._peers.get(index)) is not None:
             self._retire(present)
         self._peers[index] = peer
         self._traffic[index].connects += 1
+        peer.begin_pulse(self._profile.heartbeat_s, self._clock, self._logger)
         self._logger.info("peer_connected", peer=peer.agent.id, epoch=peer.epoch)
         self._on_peer_change(peer.agent, True)
 
@@ -319,15 +338,8 @@ class Endpoint:
 
     def on_offence(self, peer: Peer, violation: PeerViolation) -> bool:
         """Count it; after too many in a short time the peer is kept out for a while."""
-        index, now = peer.agent.index, self._clock()
-        self._logger.warning("peer_offence", peer=peer.agent.id, reason=violation.reason, detail=violation.detail)
-        offences = self._offences.setdefault(index, deque(maxlen=OFFENCES_MAX))
-        offences.append(now)
-        if len(offences) < OFFENCES_MAX or now - offences[0] > OFFENCE_WINDOW_S:
-            return False
-        offences.clear()
-        self._banned_until[index] = now + BAN_S
-        return True
+        self._blame.warning("peer_offence", peer=peer.agent.id, reason=violation.reason, detail=violation.detail)
+        return self._offences.add(peer.agent.index, self._clock())
 
     def on_gone(self, peer: Peer, closed: Closed) -> None:
         """A connection, greeted or not, has ended."""
@@ -338,18 +350,23 @@ class Endpoint:
         if closed.reason not in ENDINGS_WITHOUT_BLAME:
             if not closed.by_peer:
                 self.refused[closed.reason] += 1
-            self._logger.warning(
-                "refused_by_peer" if closed.by_peer else "peer_refused",
-                peer=peer.name,
-                reason=closed.reason,
-                detail=closed.detail,
-            )
+            event = "refused_by_peer" if closed.by_peer else "peer_refused"
+            self._blame.warning(event, peer=peer.name, reason=closed.reason, detail=closed.detail)
         if not peer.greeted or self._peers.get(peer.agent.index) is not peer:
             return
         del self._peers[peer.agent.index]
         self._logger.info("peer_lost", peer=peer.agent.id, reason=closed.reason)
         if not self._closed:
             self._on_peer_change(peer.agent, False)
+
+    def _pulses(self) -> list[tuple[Agent, Pulse]]:
+        return [(peer.agent, peer.pulse) for peer in self._peers.values() if peer.pulse is not None]
+
+    def _on_change(self, agent: Agent, change: Change, phi: float) -> None:
+        suspected = change is Change.SUSPECTED
+        log = self._logger.warning if suspected else self._logger.info
+        log("peer_suspected" if suspected else "peer_recovered", peer=agent.id, phi=round(phi, 2))
+        self._on_suspicion(agent, suspected)
 
     def want_flush(self, peer: Peer) -> None:
         self._waiting[peer] = None

@@ -34,6 +34,10 @@ SLOTS_PER_REPLY_MAX: Final = 256
 
 DIGEST_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
+CHAIN_BYTES_MAX: Final = 3072
+"""Three or four certificates; the whole greeting has to stay below ``peer.GREETING_BYTES_MAX``."""
+POSSESSION_BYTES_MAX: Final = 160
+"""An ECDSA signature on any curve in use."""
 CLUSTER_ID_BYTES_MAX: Final = 64
 MEMBERSHIP_BYTES_MAX: Final = 64 * 1024
 REASON_BYTES_MAX: Final = 1024
@@ -45,6 +49,8 @@ LENGTH_BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "digest": (DIGEST_BYTES, DIGEST_BYTES),
     "roster_digest": (DIGEST_BYTES, DIGEST_BYTES),
     "signature": (SIGNATURE_BYTES, SIGNATURE_BYTES),
+    "certificates": (0, CHAIN_BYTES_MAX),
+    "possession": (0, POSSESSION_BYTES_MAX),
     "body": (0, BODY_BYTES_MAX),
     "payload": (0, BODY_BYTES_MAX),
     "chunk": (0, BODY_BYTES_MAX),

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
+from cryptography.x509 import Certificate, ObjectIdentifier
+
+from protocol.credential import show_certificate, shown_certificate
 from protocol.errors import PeerViolation
 from protocol.identity import Identity, Verifier
 from protocol.messages import Hello, HelloAck
+from protocol.pki import admit
 from protocol.roster import Agent, Roster, may_talk
 from protocol.signing import hello_bytes
 
@@ -38,7 +43,8 @@ class Greeter:
         """The dialler's greeting."""
         agent, roster = self.identity.agent, self.roster
         signature = self.identity.sign(self._bytes(exporter, agent.index, self.epoch, dialler=True))
-        return Hello(roster.cluster_id, agent.index, self.epoch, roster.digest, signature)
+        shown = show_certificate(self.identity, exporter)
+        return Hello(roster.cluster_id, agent.index, self.epoch, roster.digest, signature, *shown)
 
     def acknowledgement(self, exporter: bytes) -> HelloAck:
         """The listener's answer to a good greeting."""
@@ -46,16 +52,19 @@ class Greeter:
         signature = self.identity.sign(self._bytes(exporter, agent.index, self.epoch, dialler=False))
         return HelloAck(agent.index, self.epoch, self.roster.digest, signature)
 
-    def claimed(self, hello: Hello) -> Agent:
-        """Whom a greeting says it is from, where TLS asked for no certificate; its signature is still to be checked.
-        Raises ``PeerViolation``: ``agent_unknown``."""
-        agent = self.roster.by_index(hello.agent)
-        if agent is None:
-            raise PeerViolation("agent_unknown", f"greeting of agent {hello.agent}")
+    def admit(self, certificate: Certificate, purpose: ObjectIdentifier, expected: Agent | None = None) -> Agent:
+        """Whom a peer's certificate names, its chain being checked already. Raises ``PeerViolation`` as ``pki.admit``
+        does, and ``certificate_revoked``."""
+        agent = admit(self.roster, certificate, purpose, expected)
+        self.identity.revocations.check(certificate)
         return agent
 
+    def shown(self, hello: Hello, exporter: bytes) -> Certificate:
+        """The certificate of a dialler whom TLS did not ask for one. Raises ``PeerViolation``."""
+        return shown_certificate(hello, self.identity.authorities, exporter, datetime.now(UTC))
+
     def check_hello(self, hello: Hello, certified: Agent, exporter: bytes) -> Agent:
-        """Who greets us. ``certified`` is whom its TLS certificate names, or else ``claimed``.
+        """Who greets us. ``certified`` is whom its TLS certificate names.
 
         Raises ``PeerViolation``: ``cluster``, ``roster``, ``identity`` (greeting and certificate differ),
         ``role_pair`` (no business together), ``signature``.

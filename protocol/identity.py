@@ -20,6 +20,7 @@ from cryptography.x509 import Certificate
 from protocol.errors import UsageError
 from protocol.key_files import read_signing_key, read_text, read_tls_key
 from protocol.pki import load_certificates, spiffe_of, spiffe_uri
+from protocol.revocation import LIST_NAME, NOTHING_REVOKED, Revocations, read_revocations
 from protocol.roster import Agent, Roster
 from protocol.signing import digest
 
@@ -37,18 +38,33 @@ class Identity:
     tls_key: EllipticCurvePrivateKey
     signing_key: Ed25519PrivateKey
     authorities: bytes
+    revocations: Revocations = NOTHING_REVOKED
+    """Which of the certificates that the authorities signed are not valid any more."""
+
+    @property
+    def revoked(self) -> bool:
+        """Whether the certificate here is one that nobody will accept."""
+        return self.revocations.revokes(self.certificate)
 
     def sign(self, data: bytes) -> bytes:
         """Ed25519 signature, 64 bytes. ``data`` comes from ``protocol.signing``, so that its domain is separated."""
         return self.signing_key.sign(data)
 
 
-def load_identity(folder: Path, roster: Roster, agent_id: str, *, now: datetime | None = None) -> Identity:
+def load_identity(
+    folder: Path,
+    roster: Roster,
+    agent_id: str,
+    *,
+    now: datetime | None = None,
+    known: Revocations = NOTHING_REVOKED,
+) -> Identity:
     """Read an agent's folder (``protocol.pki`` names the files) and check that everything in it belongs together.
 
-    Raises ``UsageError``, one line with what, where and the mend: a file missing, unreadable or not what its name says,
-    a key that others can read, a certificate that is out of date, of another agent, of another authority or without
-    its key, a signing key that is not the roster's.
+    ``known`` is the revocation list that was in force before. Raises ``UsageError``, one line with what, where and the
+    mend: a file missing, unreadable or not what its name says, a key that others can read, a certificate that is out of
+    date, of another agent, of another authority or without its key, a signing key that is not the roster's, a
+    revocation list that ``protocol.revocation`` refuses.
     """
     agent = roster.by_id(agent_id)
     if agent is None:
@@ -62,7 +78,19 @@ def load_identity(folder: Path, roster: Roster, agent_id: str, *, now: datetime 
     if signing_key.public_key().public_bytes_raw() != agent.public_key:
         raise UsageError(f"{folder}/agent.key is not the key that the roster has for '{agent_id}': use the issued one")
     authorities = read_text(folder / "ca.crt")
-    return Identity(agent, certificates[0], tuple(certificates[1:]), tls_key, signing_key, authorities)
+    revocations = read_revocations(folder / LIST_NAME, load_certificates(folder / "ca.crt"), known)
+    return Identity(agent, certificates[0], tuple(certificates[1:]), tls_key, signing_key, authorities, revocations)
+
+
+def usable_identity(folder: Path, roster: Roster, agent_id: str) -> Identity:
+    """``load_identity`` for a start. Raises ``UsageError`` too when the certificate is revoked: all would refuse it."""
+    identity = load_identity(folder, roster, agent_id)
+    if identity.revoked:
+        raise UsageError(
+            f"{folder}/tls.crt is revoked (serial {identity.certificate.serial_number:x}): "
+            "issue a new one with 'swarm init --renew'"
+        )
+    return identity
 
 
 def _check_certificate(

@@ -31,6 +31,10 @@ class Hello(Message, frozen=True):
     epoch: U64
     roster_digest: bytes
     signature: bytes
+    certificates: bytes = b""
+    """The dialler's TLS chain, PEM, for a listener that could not ask for it. See ``protocol.credential``."""
+    possession: bytes = b""
+    """By the key of the first of them, over this session."""
 
 
 class HelloAck(Message, frozen=True):

@@ -15,6 +15,7 @@ from math import isfinite
 from operator import itemgetter
 from typing import Any
 
+from protocol.compiled import compiled
 from protocol.errors import PeerViolation
 from protocol.fields import Field, Kind
 from protocol.layout import ELEMENT_SIZE, FORMAT, WORD, Layout, layout_of
@@ -67,23 +68,20 @@ def _as_known(layout: Layout, data: bytes, pointers: bytes) -> bytes:
 def _assembler(message_type: type[Message]) -> Callable[[Segment, bytes, int, int, Cells], Message]:
     """From unpacked cells to the message: (segment, bytes of the struct and their start, position of its pointers,
     cells)."""
-    layout, build = layout_of(message_type), constructor(message_type)
-    arrange, scalar_count = arrangement(message_type, layout), len(layout.scalar_names)
-    bools = [(byte, mask) for _, byte, mask in layout.bools]
-    pointers = [
-        (scalar_count + 2 * index, (index + 1) * WORD, field_reader(field))
-        for index, field in enumerate(layout.pointers)
-    ]
-
-    def assemble(segment: Segment, data: bytes, start: int, end: int, cells: Cells) -> Message:
-        values = list(cells[:scalar_count])
-        for byte, mask in bools:
-            values.append(data[start + byte] & mask != 0)
-        for cell, offset, read_pointer in pointers:
-            values.append(read_pointer(segment, end + offset, cells[cell], cells[cell + 1]))
-        return build(*arrange(values))
-
-    return assemble
+    layout = layout_of(message_type)
+    names: dict[str, Any] = {"build": constructor(message_type)}
+    values = {name: f"cells[{cell}]" for cell, name in enumerate(layout.scalar_names)}
+    values |= {name: f"data[start + {byte}] & {mask} != 0" for name, byte, mask in layout.bools}
+    cell = len(layout.scalar_names)
+    lines = []
+    for index, field in enumerate(layout.pointers):
+        names[f"read_{index}"] = field_reader(field)
+        place = f"segment, end + {(index + 1) * WORD}, cells[{cell + 2 * index}], cells[{cell + 2 * index + 1}]"
+        lines.append(f"pointer_{index} = read_{index}({place})")
+        values[field.name] = f"pointer_{index}"
+    arguments = ", ".join(values[name] for name in message_type.__struct_fields__)
+    lines.append(f"return build({arguments})")
+    return compiled("assemble", "segment, data, start, end, cells", lines, names)
 
 
 def constructor(message_type: type[Message]) -> Callable[..., Message]:

@@ -13,6 +13,7 @@ from math import isfinite
 from operator import attrgetter
 from typing import Any, TypeVar
 
+from protocol.compiled import compiled
 from protocol.errors import LocalMisuse
 from protocol.fields import Field, Kind
 from protocol.layout import ELEMENT_SIZE, FORMAT, WORD, Layout, layout_of
@@ -52,32 +53,25 @@ def with_local_blame(write: Callable[..., T], *arguments: Any) -> T:
 def struct_writer(message_type: type[Message]) -> StructWriter:
     """Writer of one struct of this type into its reserved place; what it points to goes to the buffer's end."""
     layout = layout_of(message_type)
-    pack_into, scalars = layout.row.pack_into, values_of(layout)
-    bools = [(attrgetter(name), byte, mask) for name, byte, mask in layout.bools]
-    pointers = [
-        (attrgetter(field.name), (layout.data_words + index + 1) * WORD, field_writer(field))
-        for index, field in enumerate(layout.pointers)
-    ]
-
-    def write(buffer: bytearray, position: int, message: Message) -> None:
-        cells = [*scalars(message)]
-        for get, end, write_pointer in pointers:
-            cells += write_pointer(buffer, position + end, get(message))
-        pack_into(buffer, position, *cells)
-        for get, byte, mask in bools:
-            if get(message):
-                buffer[position + byte] |= mask
-
-    return write
+    names: dict[str, Any] = {"pack_into": layout.row.pack_into}
+    cells = [f"message.{name}" for name in layout.scalar_names]
+    lines = []
+    for index, field in enumerate(layout.pointers):
+        names[f"write_{index}"] = field_writer(field)
+        end = (layout.data_words + index + 1) * WORD
+        lines.append(f"low_{index}, high_{index} = write_{index}(buffer, position + {end}, message.{field.name})")
+        cells += [f"low_{index}", f"high_{index}"]
+    lines.append(f"pack_into({', '.join(['buffer', 'position', *cells])})")
+    lines += [f"if message.{name}: buffer[position + {byte}] |= {mask}" for name, byte, mask in layout.bools]
+    return compiled("write", "buffer, position, message", lines, names)
 
 
 def values_of(layout: Layout) -> Callable[[Any], Sequence[Any]]:
     """The numbers of a message, in the order in which ``layout.row`` packs them."""
     names = layout.scalar_names
-    if not names:
-        return lambda message: ()
-    get = attrgetter(*names)
-    return get if len(names) > 1 else lambda message: (get(message),)
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda message: [getattr(message, name) for name in names]
 
 
 # --- lists of structs ------------------------------------------------------------------------------------------------
@@ -95,21 +89,35 @@ def write_cells(buffer: bytearray, end: int, packed: bytes, layout: Layout) -> H
 
 @cache
 def rows_writer(message_type: type[Message]) -> PointerWriter:
-    """Writer of a list of structs of this type; an empty list stays null."""
+    """Writer of a list of structs of this type; an empty list stays null.
+
+    The last tuple of rows is remembered with its bytes, and copied when it is written again: a leader sends the same
+    entries to all of its followers. Pointers are relative, so that what was written means the same anywhere.
+    """
     layout, write, values = layout_of(message_type), struct_writer(message_type), values_of(layout_of(message_type))
     pack, row_bytes, row_words, shape = layout.row.pack, layout.row.size, layout.words, layout.shape
 
     def write_plain_rows(buffer: bytearray, end: int, rows: Any) -> Halves:
         return write_cells(buffer, end, b"".join([pack(*values(row)) for row in rows]), layout)
 
+    last_rows: tuple[Sequence[Any], bytes] = (), b""
+
     def write_rows(buffer: bytearray, end: int, rows: Sequence[Any]) -> Halves:
+        """Rows with what they point to, all of it at the buffer's end."""
+        nonlocal last_rows
         count, tag = len(rows), len(buffer)
         if not count:
             return NULL
-        buffer += POINTER.pack(count << 2, shape)
-        buffer += bytes(count * row_bytes)
-        for position, row in enumerate(rows):
-            write(buffer, tag + WORD + position * row_bytes, row)
+        written, copy = last_rows
+        if rows is written:
+            buffer += copy
+        else:
+            buffer += POINTER.pack(count << 2, shape)
+            buffer += bytes(count * row_bytes)
+            for position, row in enumerate(rows):
+                write(buffer, tag + WORD + position * row_bytes, row)
+            if type(rows) is tuple:  # a list may change
+                last_rows = rows, bytes(buffer[tag:])
         return (tag - end) // 2 | LIST_KIND, COMPOSITE | count * row_words << 3
 
     return write_plain_rows if layout.plain else write_rows

@@ -8,31 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from profiling.clock import now_ns
 from profiling.span import record, span
 from profiling.stages import Operation
-from protocol.batch import Batcher, Channel, FrameReader, WouldBlock, frame
-from protocol.credit import CreditIn, CreditOut
+from protocol.batch import Batcher, Channel, WouldBlock, frame
+from protocol.credit import CreditIn, CreditOut, Paused
 from protocol.envelope import BatchHeader, Envelope
-from protocol.errors import LocalMisuse, PeerViolation
+from protocol.errors import PeerViolation
 from protocol.framing import HEADER
 from protocol.greeting import PROBE_EPOCH
+from protocol.intake import CHANNEL_OF, STREAM_OF, Intake
 from protocol.messages import Credit, Hello, HelloAck, Message, Refused
 from protocol.peer_host import PeerHost
+from protocol.pki import CLIENT
+from protocol.pulse import Pulse, begin_pulse
 from protocol.quic.link import ENDINGS_WITHOUT_BLAME, REASONS, Closed, Link
 from protocol.roster import Agent, MessageTypes, Role, allowed_messages
 from protocol.sequence import SequenceIn, SequenceOut
 from protocol.traffic import Traffic
 
-STREAM_OF: Final = {channel: 4 * channel for channel in Channel}
-"""Client-initiated bidirectional stream of each channel; a lower number is served strictly first."""
-CHANNEL_OF: Final = {stream_id: channel for channel, stream_id in STREAM_OF.items()}
-GREETING_BYTES_MAX: Final = 4096
-EARLY_BYTES_MAX: Final = 1024 * 1024
-"""What a listener's first batches may overtake its greeting by, when a packet is lost."""
 UNSENT_BYTES_MAX: Final = 4 * 1024 * 1024
 """Per stream, what may lie unacknowledged in the transport before ``send`` says no."""
 REFUSED_CODE: Final = 1
@@ -49,21 +46,16 @@ class Peer:
         self._agent = dialled
         self._link: Link | None = None
         self._batcher = Batcher(host.limits)
-        self._readers = {stream_id: FrameReader() for stream_id in CHANNEL_OF}
-        if dialled is None:
-            self._readers[0] = FrameReader(GREETING_BYTES_MAX)
-        self._unopened = set() if dialled is not None else set(CHANNEL_OF)
-        self._early: list[tuple[int, bytes]] = []
+        self._intake = Intake(dialled=dialled is not None)
         self._traffic = host.traffic_of(dialled) if dialled is not None else Traffic()
         self._allowed: MessageTypes = frozenset()
         self._sequence_out = SequenceOut()
         self._sequence_in = SequenceIn()
         self._credit_out = CreditOut()
         self._credit_in = CreditIn()
-        self._paused: set[Channel] = set()
-        self._held: deque[tuple[Channel, bytes]] = deque()
-        """Batches of paused channels, as they came: bounded by the credit that was given for them."""
+        self._paused = Paused()
         self.epoch = PROBE_EPOCH
+        self.pulse: Pulse | None = None
         self.greeted = False
         self.welcomed = asyncio.Event()
         self.gone = asyncio.Event()
@@ -93,6 +85,11 @@ class Peer:
     def unsent(self) -> bool:
         """Whether the transport holds back something that was written."""
         return self._link is not None and not self._link.closed and self._link.connection.has_unsent
+
+    def begin_pulse(self, interval_s: float, clock: Callable[[], float], logger: Any) -> None:
+        """Heartbeats from now on, if the peer takes them and the interval is not 0."""
+        assert self._link is not None, "it has greeted"
+        self.pulse = begin_pulse(self._link, self._traffic, interval_s, clock, logger.bind(peer=self.name))
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
@@ -134,24 +131,20 @@ class Peer:
 
     def pause(self, channel: Channel) -> None:
         """Deliver nothing of a channel until ``resume``: the peer will soon have to wait. Not for CONTROL."""
-        if channel is Channel.CONTROL:
-            raise LocalMisuse("the control channel is never paused")
-        self._paused.add(channel)
+        self._paused.pause(channel)
 
     def resume(self, channel: Channel) -> None:
         """Deliver what was held, then go on. Must not be called from within a delivery."""
-        self._paused.discard(channel)
-        held, self._held = self._held, deque()
-        for each, payload in held:
+        for each, payload in self._paused.resume(channel):
             if each in self._paused:
-                self._held.append((each, payload))
+                self._paused.hold(each, payload)
             elif not self.gone.is_set():
                 self._on_batch(payload, each)
 
     @property
     def held_bytes(self) -> int:
         """Gauge: what paused channels hold."""
-        return sum(len(payload) for _, payload in self._held)
+        return self._paused.held_bytes
 
     def refuse(self, reason: str, detail: str = "") -> None:
         """Tell the peer why, as well as that can be done, and close."""
@@ -208,7 +201,7 @@ class Peer:
 
     def on_data(self, link: Link, stream_id: int, data: bytes) -> None:
         try:
-            payloads = self._read(stream_id, data)
+            payloads = self._intake.read(stream_id, data)
         except PeerViolation as violation:
             self._broken(violation)
             return
@@ -219,10 +212,22 @@ class Peer:
                 self._on_frame(payload, CHANNEL_OF[stream_id])
             else:
                 self._on_greeting(link, payload)
-        if self._early and self.greeted:
-            early, self._early = self._early, []
-            for early_stream_id, early_data in early:
-                self.on_data(link, early_stream_id, early_data)
+        for early_stream_id, early_data in self._intake.take_early():
+            self.on_data(link, early_stream_id, early_data)
+
+    def on_datagram(self, link: Link, data: bytes) -> None:
+        """Taken from who has greeted; a listener's may overtake its greeting, a dialler's cannot."""
+        if link.closed:
+            return
+        if self.greeted and self.pulse is not None:
+            try:
+                self.pulse.on_datagram(data)
+            except PeerViolation as violation:
+                self._offended(violation)
+        elif self.greeted or self.dialled:
+            self._traffic.datagrams["unasked"] += 1
+        else:
+            self._broken(PeerViolation("before_greeting", f"a datagram of {len(data)} bytes"))
 
     def on_closed(self, link: Link, closed: Closed) -> None:
         if closed.reason not in ENDINGS_WITHOUT_BLAME:
@@ -235,36 +240,12 @@ class Peer:
     def _finish(self, closed: Closed) -> None:
         if not self.gone.is_set():
             self.gone.set()
+            self._link = self.pulse = (
+                None  # each holds the other, and megabytes: nobody should have to wait for the collector
+            )
             self._host.on_gone(self, closed)
 
     # --- receiving --------------------------------------------------------------------------------------------------
-
-    def _read(self, stream_id: int, data: bytes) -> list[bytes]:
-        if stream_id not in CHANNEL_OF:
-            raise PeerViolation("stream_unknown", str(stream_id))
-        if stream_id in self._unopened:
-            if data[0] != CHANNEL_OF[stream_id]:
-                raise PeerViolation("greeting_malformed", f"stream {stream_id} opens with {data[0]}")
-            self._unopened.discard(stream_id)
-            data = data[1:]
-        if not self.greeted and stream_id != STREAM_OF[Channel.CONTROL]:
-            self._keep_early(stream_id, data)
-            return []
-        payloads = self._readers[stream_id].receive(data)
-        if (
-            not self.greeted
-            and not self.dialled
-            and (len(payloads) > 1 or (payloads and self._readers[0].buffered_bytes))
-        ):
-            raise PeerViolation("before_greeting", "more than a greeting")
-        return payloads
-
-    def _keep_early(self, stream_id: int, data: bytes) -> None:
-        if data and not self.dialled:
-            raise PeerViolation("before_greeting", f"{len(data)} bytes on stream {stream_id}")
-        self._early.append((stream_id, data))
-        if sum(len(piece) for _, piece in self._early) > EARLY_BYTES_MAX:
-            raise PeerViolation("before_greeting", f"more than {EARLY_BYTES_MAX} bytes")
 
     def _on_greeting(self, link: Link, payload: bytes) -> None:
         try:
@@ -292,10 +273,13 @@ class Peer:
         return envelopes[0].message
 
     def _on_hello(self, link: Link, hello: Hello) -> None:
-        if link.certified is not None:
-            self._know(link.certified)
-        agent = self._host.greeter.check_hello(hello, self._agent or self._host.greeter.claimed(hello), link.exporter)
+        greeter = self._host.greeter
+        agent = link.certified
+        if agent is None:  # this transport asked for no certificate
+            shown = greeter.shown(hello, link.exporter)
+            agent = link.show(shown, greeter.admit(shown, CLIENT))
         self._know(agent)
+        greeter.check_hello(hello, agent, link.exporter)
         self.epoch = hello.epoch
         reason = self._host.reason_to_refuse(self)
         if reason is not None:
@@ -311,8 +295,7 @@ class Peer:
     def _welcome(self, link: Link, agent: Agent, epoch: int) -> None:
         self._know(agent)
         self.epoch = epoch
-        if not self.dialled:
-            self._readers[0] = FrameReader()
+        self._intake.greeted()
         self.greeted = link.greeted = True
         self.welcomed.set()
         self._allowed = allowed_messages(agent.role, epoch == PROBE_EPOCH)
@@ -325,7 +308,7 @@ class Peer:
             self._broken(violation)
             return
         if channel in self._paused:
-            self._held.append((channel, payload))
+            self._paused.hold(channel, payload)
         else:
             self._on_batch(payload, channel)
 

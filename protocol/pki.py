@@ -5,6 +5,7 @@ and id in a URI (``spiffe://<cluster>/<role>/<id>``), and an Ed25519 signing key
 
     ca.crt    <id>/ca.crt    <id>/tls.crt    <id>/tls.key    <id>/agent.key    <id>/agent.pub
 
+and, once a certificate was revoked, ``ca.crl`` beside each ``ca.crt`` (``protocol.revocation``).
 Each ``<id>`` folder is complete, so that it can be handed to its agent alone. The authority's own key stays in memory
 unless it is asked for.
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -29,6 +31,15 @@ from protocol.key_files import read_signing_key, read_text, read_tls_key, write_
 from protocol.roster import Agent, Role, Roster
 
 CLOCK_SKEW: Final = timedelta(minutes=5)
+UNREADABLE: Final = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the library raises, now or when a part is asked for, over bytes that are no good certificate or list."""
 CLIENT: Final = ExtendedKeyUsageOID.CLIENT_AUTH
 SERVER: Final = ExtendedKeyUsageOID.SERVER_AUTH
 
@@ -114,9 +125,9 @@ def issue_cluster(
     """
     issuer = authority or Authority.create(cluster_name, now=now)
     ca_pem = issuer.certificate.public_bytes(serialization.Encoding.PEM)
-    write_file(directory / "ca.crt", ca_pem)
     if ca_key_out is not None:
         write_file(ca_key_out, private_pem(issuer.key), secret=True)
+    write_file(directory / "ca.crt", ca_pem)
     public_keys: dict[str, bytes] = {}
     for subject in subjects:
         folder = directory / subject.id
@@ -152,7 +163,7 @@ def load_certificates(path: Path) -> list[x509.Certificate]:
     """All certificates of a PEM file, leaf first. Raises ``UsageError``."""
     try:
         return x509.load_pem_x509_certificates(read_text(path))
-    except ValueError:
+    except UNREADABLE:
         raise UsageError(f"{path} holds no PEM certificate: issue it again with 'swarm init --renew'") from None
 
 
@@ -164,7 +175,7 @@ def spiffe_of(certificate: x509.Certificate) -> str | None:
     """The one SPIFFE URI of a certificate, or ``None`` when there is none, more than one, or no readable extension."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+    except UNREADABLE:
         return None
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     return uris[0] if len(uris) == 1 else None
@@ -195,7 +206,7 @@ def admit(
 def _check_purpose(certificate: x509.Certificate, purpose: x509.ObjectIdentifier) -> None:
     try:
         allowed = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+    except UNREADABLE:
         raise PeerViolation("certificate_purpose", "no readable extended key usage") from None
     if purpose not in allowed:
         raise PeerViolation("certificate_purpose", f"not issued for {purpose.dotted_string}")

@@ -19,7 +19,7 @@ from protocol.greeting import PROBE_EPOCH, Greeter
 from protocol.identity import Identity, Verifier
 from protocol.messages import Message, StatusReply, StatusRequest
 from protocol.peer import Peer
-from protocol.pki import CLIENT, SERVER, admit
+from protocol.pki import CLIENT, SERVER
 from protocol.quic.driver import Driver
 from protocol.quic.link import Closed
 from protocol.quic.settings import profile_named, resolve
@@ -44,7 +44,7 @@ class _Probe:
         self.driver = Driver(
             identity,
             profile_named(PROBE_PROFILE),
-            admission=lambda certificate: admit(roster, certificate, CLIENT),
+            admission=lambda certificate: self.greeter.admit(certificate, CLIENT),
             accept=None,
             before_flush=self._write_waiting,
             logger=logger,
@@ -100,7 +100,7 @@ async def client_request(
     probe.driver.open("127.0.0.1" if address[0].startswith("127.") else "0.0.0.0", 0)
     peer = Peer(probe, target)
     try:
-        link = probe.driver.connect(address, peer, lambda certificate: admit(roster, certificate, SERVER, target))
+        link = probe.driver.connect(address, peer, lambda shown: probe.greeter.admit(shown, SERVER, target))
         link.greeting_timeout_s = timeout_s
         return await asyncio.wait_for(probe.reply, timeout_s)
     except TimeoutError:

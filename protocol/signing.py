@@ -53,5 +53,11 @@ def hello_bytes(
     return digest(b"swarm/hello/1", cluster_id, exporter, struct.pack("<HQ?", agent, epoch, dialler), roster_digest)
 
 
+def possession_bytes(exporter: bytes) -> bytes:
+    """What the key of a TLS certificate signs when the certificate is shown in HELLO. It names the session, as TLS
+    does, and nothing else: the clusters are compared by what the agent's own key signs."""
+    return digest(b"swarm/certificate/1", exporter)
+
+
 def _denial_bytes(denial: Denial) -> bytes:
     return struct.pack("<HH", denial.intent, denial.code)

@@ -24,6 +24,8 @@ class Traffic:
     connects: int = 0
     unsent: Counter[str] = field(default_factory=Counter)
     """Messages that ``send`` did not take, by reason."""
+    datagrams: Counter[str] = field(default_factory=Counter)
+    """DATAGRAM frames to and from this agent, by what became of them."""
     refused: Counter[str] = field(default_factory=Counter)
     """What we refused of this agent, connections and batches, by reason."""
     last_refusal: str | None = None
@@ -46,6 +48,8 @@ def statistics_of(traffic: Traffic, peer: Peer | None) -> dict[str, Any]:
         "reconnects": max(0, traffic.connects - 1),
         "held_bytes": peer.held_bytes if peer is not None else 0,
         "unsent": dict(traffic.unsent),
+        "datagrams": dict(traffic.datagrams),
+        "liveness": peer.pulse.gauges() if peer is not None and peer.pulse is not None else None,
         "refused": dict(traffic.refused),
         "last_refusal": traffic.last_refusal,
     }

@@ -34,6 +34,8 @@ SHELLS = (
     "agents.network_cuts",
     "agents.nursery",
     "agents.process",
+    "agents.public_feed",
+    "agents.revoke",
     "agents.risk.risk",
     "agents.run_report",
     "agents.setup",
@@ -45,13 +47,22 @@ SHELLS = (
     "agents.venue",
     "agents.voter",
     "agents.warm",
+    "consensus.callbacks",
+    "consensus.disk",
     "consensus.runner",
     "consensus.storage*",
     "orders.journal",
 )
 """They perform the effects. Everything else in the rooms below is a machine or a pure function, new files too."""
 PURE_ROOMS = ("agents", "consensus", "orders")
-PURE_ALSO = ("protocol.batch", "protocol.codec*", "protocol.messages", "protocol.signing", "protocol.framing")
+PURE_ALSO = (
+    "protocol.batch",
+    "protocol.codec*",
+    "protocol.feed_tickets",
+    "protocol.messages",
+    "protocol.signing",
+    "protocol.framing",
+)
 
 FORBIDDEN = ("asyncio", "os", "random", "secrets", "socket", "sqlite3", "subprocess", "threading", "time", "uuid")
 FORBIDDEN_CALLS = ("datetime.now", "datetime.utcnow", "date.today", "uuid4", "urandom", "now_ns", "wall_ns")

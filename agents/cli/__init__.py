@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import click
 
+from protocol import native
 from protocol.errors import RunFailure, Unavailable, UsageError
 
 CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -23,6 +24,7 @@ MODULES: Final = {
     "network": "network",
     "pattern": "pattern",
     "report": "results",
+    "revoke": "revoke",
     "risk": "agent",
     "status": "cluster",
     "trader": "agent",
@@ -49,7 +51,11 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings=CONTEXT)
-@click.version_option(package_name="trading-swarm", prog_name="swarm")
+@click.version_option(
+    package_name="trading-swarm",
+    prog_name="swarm",
+    message=f"%(prog)s, version %(version)s, hot modules {'compiled' if native.in_use() else 'from source'}",
+)
 def cli() -> None:
     """A swarm of trader, risk and executor agents over QUIC, with a Raft lane and a PBFT spine.
 

@@ -110,6 +110,42 @@ def codec(quick: bool, check: bool, out: Path | None, as_json: bool) -> int:
     return _run(lambda progress: measure(QUICK if quick else FULL, progress), check, out, as_json)
 
 
+@bench.command("storage")
+@_benchmark_options
+@_plots_option
+def storage(quick: bool, check: bool, out: Path | None, as_json: bool, plots: Path | None) -> int:
+    """The agents' store against LMDB and a bare file: commits of 1 to 256 entries, loading, bytes on the disk.
+
+    It writes into a folder of its own in the current directory, whose disk is the one that is measured.
+
+    \b
+    Example: swarm bench storage --json --out docs/benchmarks/storage.json --plots docs/benchmarks
+    """
+    from profiling.bench.storage.measure import FULL, QUICK, measure
+    from profiling.bench.storage.plots import write_plots
+
+    return _run(lambda progress: measure(QUICK if quick else FULL, progress), check, out, as_json, plots, write_plots)
+
+
+@bench.command("consensus")
+@click.option("--path", "path", type=click.Choice(["lane"]), default="lane", help="What orders: the lane is Raft.")
+@_benchmark_options
+@_plots_option
+def consensus(path: str, quick: bool, check: bool, out: Path | None, as_json: bool, plots: Path | None) -> int:
+    """Durable commits of the lane, with real processes, beside etcd and PySyncObj.
+
+    Latency, throughput, processor time, failover, catching up, log length and number of nodes. The others come with
+    `make setup-bench`. In full it takes about 20 minutes.
+
+    \b
+    Example: swarm bench consensus --path lane --json --out docs/benchmarks/lane.json --plots docs/benchmarks
+    """
+    from profiling.bench.lane.measure import FULL, QUICK, measure
+    from profiling.bench.lane.plots import write_plots
+
+    return _run(lambda progress: measure(QUICK if quick else FULL, progress), check, out, as_json, plots, write_plots)
+
+
 def _run(
     measure: Callable[[Callable[[str], None]], Result],
     check: bool,

@@ -41,7 +41,7 @@ def claimed_sender(message: RaftMessage) -> int:
 
 def refusal_reason(sender: int, message: Message, others: Container[int]) -> str | None:
     """Why the message is not admitted, as a stable label, or None. ``sender`` is what the transport proved."""
-    if not isinstance(message, RaftMessage):
+    if not isinstance(message, RAFT_MESSAGES):
         return "no raft message"
     if sender not in others:
         return "sender is no other voter"

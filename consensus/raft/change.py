@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from consensus.raft.configuration import Configuration, change
 from consensus.raft.install import Snapshots
 from consensus.raft.leadership import Leadership
-from consensus.raft.membership import Configuration, change
 from consensus.raft.transfer import TRANSFER
 from protocol.codes import EntryKind
 

@@ -33,6 +33,9 @@ class RaftConfig:
     """Unanswered messages with entries per follower. Deep pipelines raise the latency on a slow disk."""
     inflight_bytes_max: int = 4 * 2**20
     """The same in bytes; the window closes once they are reached, so it holds less than one message more."""
+    commit_delay_ns: int = 0
+    """How long news of the commit index may wait for entries to ride on. Messages that carry nothing else cost as much
+    as those with entries; without them, a follower that nobody sends more applies what is committed so much later."""
     uncommitted_bytes_max: int = 64 * 2**20
     """What a leader appends ahead of its commit index; beyond it proposals are refused. One alone always fits."""
     committed_bytes_per_ready_max: int = 16 * 2**20
@@ -63,6 +66,8 @@ class RaftConfig:
             )
         if not 0 <= self.clock_drift_ppm < 1_000_000:
             raise ValueError(f"clock_drift_ppm is {self.clock_drift_ppm}: use a bound below 1,000,000, or no leases")
+        if self.commit_delay_ns < 0:
+            raise ValueError(f"commit_delay_ns is {self.commit_delay_ns}: use 0 for none")
         for name in _LIMITS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: use at least 1")

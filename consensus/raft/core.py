@@ -8,6 +8,7 @@ the leader counts itself only when the write is done, so a commit always stands 
 is a promise waits in ``send_after_sync``: acknowledgements, votes, and also a candidate's requests for votes. A request
 promises two things, the vote for itself and the log that it names. Were it sent before the write and the agent crashed,
 the next life could stand again in the same term with a shorter log and collect the votes that the longer one won.
+Only a heartbeat is answered at once, with what is on the disk by then: a slow disk delays commits and unseats nobody.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from consensus.machine import HardState, Ready
 from consensus.raft.admission import refusal_reason
 from consensus.raft.change import Changes
 from consensus.raft.config import NOBODY, Role
-from consensus.raft.proposals import Outcome, Proposals, Standing
+from consensus.raft.outcome import Outcome, Standing
+from consensus.raft.proposals import Proposals
 from consensus.raft.transfer import TRANSFER
 from protocol.codes import EntryKind
 from protocol.errors import LocalMisuse
@@ -90,16 +92,19 @@ class Raft(Changes):
         An index is no commitment: the entry is decided when it comes back in ``Ready.committed_entries`` with the term
         in which it was proposed. Proposals made before one ``take_ready`` travel together.
         """
-        if not 0 <= kind <= 255:
-            raise LocalMisuse(f"entry kind {kind} does not fit the wire: use an EntryKind")
-        if kind == EntryKind.MEMBERSHIP:
-            raise LocalMisuse("a configuration is proposed by propose_membership")
-        reason = self.proposal_refusal(len(payload))
+        reason = self._refusal(kind, payload)
         if reason is not None:
             self.proposals_refused[reason] += 1
             return None
         assert self._leadership is not None
         return self._leadership.append(kind, payload)
+
+    def _refusal(self, kind: int, payload: bytes) -> str | None:
+        if not 0 <= kind <= 255:
+            raise LocalMisuse(f"entry kind {kind} does not fit the wire: use an EntryKind")
+        if kind == EntryKind.MEMBERSHIP:
+            raise LocalMisuse("a configuration is proposed by propose_membership")
+        return self.proposal_refusal(len(payload))
 
     def propose_once(self, key: bytes, kind: int, payload: bytes) -> Outcome:
         """Propose under an idempotency key: repeated as often as one likes, on whichever replica, it commits once.
@@ -108,20 +113,28 @@ class Raft(Changes):
         """
         book = self._book()
         if not book.stands_in_log(key):
-            reason = self.proposal_refusal(len(payload))
-            known = self.outcome(key)
-            if reason is not None and known is not None and known.standing is Standing.UNKNOWN:
-                return known  # what an earlier attempt left behind may yet be committed
-            if self.propose(kind, payload) is None:
-                assert reason is not None
-                return Outcome(Standing.REFUSED, reason=reason)
-            if not book.stands_in_log(key):
+            reason = self._refusal(kind, payload)
+            if reason is not None:
+                return self._not_proposed(key, reason)
+            assert self._leadership is not None
+            index = self._leadership.append(kind, payload)
+            if book.open_index(key) != index:
                 raise LocalMisuse(f"the payload does not carry the key {key!r}: key_of must find it in the entry")
+            book.asked(key)
+            return Outcome(Standing.PENDING, index)
         if self.role is Role.LEADER:
             book.asked(key)
         outcome = self.outcome(key)
         assert outcome is not None
         return outcome
+
+    def _not_proposed(self, key: bytes, reason: str) -> Outcome:
+        """Refused now; but what an earlier attempt left behind may yet be committed."""
+        known = self.outcome(key)
+        if known is not None and known.standing is Standing.UNKNOWN:
+            return known
+        self.proposals_refused[reason] += 1
+        return Outcome(Standing.REFUSED, reason=reason)
 
     def outcome(self, key: bytes) -> Outcome | None:
         """What became of a proposal; None when this replica knows nothing of its key."""
@@ -153,6 +166,7 @@ class Raft(Changes):
         if not ready.records:
             return
         hard_state = self._writes.end(ready)
+        self._durable_term = hard_state.term
         if self.role is Role.CANDIDATE and hard_state == HardState(self.term, self.own):
             self._count_vote(self.own, True)
         elif self._leadership is not None:
@@ -166,7 +180,7 @@ class Raft(Changes):
         ready = Ready()
         if (leadership := self._leadership) is not None:
             self._begin_read_round(leadership)
-            ready.send_now.extend(leadership.appends(self.commit_index, self.snapshot))
+            ready.send_now.extend(leadership.appends(self.commit_index, self.snapshot, self._now_ns))
             self._answer_confirmed(leadership)
             self._send_timeout_now(leadership)
         ready.send_now, self._send_now = ready.send_now + self._send_now, []
@@ -191,7 +205,9 @@ class Raft(Changes):
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` wants to be called: 0, that is at once, until the first input has told the time."""
         if self._leadership is not None:
+            commit_ns = self._leadership.commit_deadline_ns
             deadline_ns = self._leadership.heartbeat_deadline_ns
+            deadline_ns = deadline_ns if commit_ns is None else min(deadline_ns, commit_ns)
         elif self.role is Role.FOLLOWER:
             deadline_ns = self._election_deadline_ns
         else:

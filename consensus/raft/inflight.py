@@ -41,6 +41,10 @@ class Inflight:
         self.bytes = 0
 
     def check_invariants(self, match_index: int, next_index: int) -> None:
+        if not self._messages:
+            assert self.bytes == 0
+            return
         assert len(self._messages) <= self.count_max
-        assert self.bytes == sum(size for _, size in self._messages)
-        assert all(match_index < last < next_index for last, _ in self._messages)
+        assert self.bytes == sum([size for _, size in self._messages])
+        for last, _ in self._messages:
+            assert match_index < last < next_index

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from consensus.machine import Compact, Snapshot, SnapshotRecord
-from consensus.raft.membership import Configuration, decode_configuration
+from consensus.raft.configuration import Configuration, decode_configuration
 from consensus.raft.snapshot import make_snapshot
 from consensus.raft.transfer import Transfers
 from protocol.errors import LocalMisuse, PeerViolation

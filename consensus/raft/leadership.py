@@ -39,7 +39,11 @@ class Leadership:
         self.meet_members(now_ns)
         self.uncommitted_bytes = 0
         """Of the entries that this leadership appended and that are not committed yet."""
+        self.commit_deadline_ns: int | None = None
+        """When followers hear of the latest commits, if no entries have told them before."""
         self._heartbeat_due = False
+        self._entries_at: dict[int, tuple[Entry, ...]] = {}
+        """By first index: entries of messages that leave now. Followers that are equally far get the same ones."""
 
     def meet_members(self, now_ns: int) -> None:
         """Everybody in the latest configuration is a follower, and nobody else."""
@@ -55,19 +59,26 @@ class Leadership:
         """Append an entry of this leadership's term; returns its index."""
         entry = Entry(self.term, self._log.last_index + 1, kind, payload)
         self._log.append((entry,))
-        self.uncommitted_bytes += size_bytes((entry,))
+        self.uncommitted_bytes += len(payload) + ENTRY_OVERHEAD_BYTES
         return entry.index
 
-    def committed(self, entries: Iterable[Entry]) -> None:
+    def committed(self, entries: Iterable[Entry], now_ns: int) -> None:
         """These entries are committed now."""
+        if self.commit_deadline_ns is None and self.config.commit_delay_ns:
+            self.commit_deadline_ns = now_ns + self.config.commit_delay_ns
         self.uncommitted_bytes -= size_bytes([entry for entry in entries if entry.term == self.term])
 
     def begin_heartbeat(self, now_ns: int) -> None:
+        """The round that is due by time."""
+        self.begin_round(now_ns)
+        self.heartbeat_deadline_ns = now_ns + self.config.heartbeat_ns
+
+    def begin_round(self, now_ns: int) -> None:
         """Every follower gets a message of a new round with the next ``appends``, also in place of one that may be
-        lost."""
+        lost. It does not put off the heartbeat: a leader's other duties in time keep that pace, and reads may begin
+        rounds without end."""
         self.confirm_rounds()
         self.rounds.begin(now_ns)
-        self.heartbeat_deadline_ns = now_ns + self.config.heartbeat_ns
         self._heartbeat_due = True
 
     def may_begin_round(self) -> bool:
@@ -79,14 +90,25 @@ class Leadership:
         echoes = {follower: progress.round for follower, progress in self.followers.items()}
         self.rounds.confirm(self._membership.agreed({self.own: self.rounds.begun} | echoes))
 
-    def appends(self, commit_index: int, snapshot: Snapshot | None) -> Iterator[Outgoing]:
+    def appends(self, commit_index: int, snapshot: Snapshot | None, now_ns: int) -> Iterator[Outgoing]:
         """All messages that may leave now. Sending ahead of the answers is bounded by the in-flight limit."""
+        self._entries_at = {}
+        commit_due = self._commit_due(now_ns)
         for follower, progress in self.followers.items():
             due = self._heartbeat_due
-            while due or progress.wants_append(self._log, commit_index):
+            while due or progress.wants_append(self._log, commit_index, commit_due):
                 yield Outgoing(follower, self._message_for(progress, commit_index, snapshot))
                 due = False
         self._heartbeat_due = False
+
+    def _commit_due(self, now_ns: int) -> bool:
+        """Whether followers hear of commits even without entries. Who cannot be told now is told by a heartbeat."""
+        if not self.config.commit_delay_ns:
+            return True
+        if self.commit_deadline_ns is None or now_ns < self.commit_deadline_ns:
+            return False
+        self.commit_deadline_ns = None
+        return True
 
     def peer_connected(self, peer: int) -> None:
         """A voter has a new connection to us."""
@@ -154,8 +176,14 @@ class Leadership:
         previous = progress.next - 1
         entries: tuple[Entry, ...] = ()
         if not progress.inflight.full:
-            limits = self.config.entries_per_append_max, self.config.bytes_per_append_max
-            entries = self._log.bounded(progress.next, *limits)
+            entries = self._entries_from(progress.next)
         previous_term = self._log.term_at(previous)
         assert previous_term is not None
         return AppendEntries(self.term, self.own, previous, previous_term, commit_index, entries, self.rounds.begun)
+
+    def _entries_from(self, first: int) -> tuple[Entry, ...]:
+        entries = self._entries_at.get(first)
+        if entries is None:
+            limits = self.config.entries_per_append_max, self.config.bytes_per_append_max
+            entries = self._entries_at[first] = self._log.bounded(first, *limits)
+        return entries

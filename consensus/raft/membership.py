@@ -1,4 +1,4 @@
-"""Who votes and who learns: configurations, and which one holds at which point of the log (section 6 of the paper).
+"""Which configuration holds at which point of the log (section 6 of the paper).
 
 A configuration takes effect when its entry enters the log, committed or not, as in the paper, and ends when the entry
 is overwritten. So it is a function of the log alone: after a restart the log says again what held, whatever had been
@@ -9,73 +9,17 @@ voters change, every election and every commit takes a quorum of the old voters 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-
-import msgspec
+from collections.abc import Callable, Container, Mapping, Sequence
+from itertools import pairwise
 
 from consensus.quorum import agreed_index
+from consensus.raft.configuration import Configuration, decode_configuration
 from protocol.codes import EntryKind
 from protocol.errors import PeerViolation
 from protocol.messages import Entry
 
 QuorumSize = Callable[[int], int]
 """The quorum for so many voters; 0 when there is none for such a number."""
-
-
-class Configuration(msgspec.Struct, frozen=True, array_like=True):
-    """Roster positions, each list sorted and without repetition."""
-
-    voters: tuple[int, ...]
-    outgoing: tuple[int, ...] = ()
-    """Not empty while joint: the voters before, whose quorum is needed as well."""
-    learners: tuple[int, ...] = ()
-    """They get the log and count for nothing. One of ``outgoing`` still votes there until the change ends."""
-    auto_leave: bool = True
-    """The leader ends the joint configuration by itself once it is committed."""
-
-    @property
-    def joint(self) -> bool:
-        return bool(self.outgoing)
-
-    @property
-    def members(self) -> tuple[int, ...]:
-        """Everybody who gets the log."""
-        return tuple(sorted({*self.voters, *self.outgoing, *self.learners}))
-
-    @property
-    def halves(self) -> tuple[tuple[int, ...], ...]:
-        """The sets of voters that each must reach a quorum. Seeded bug 13: only one of them."""
-        return (self.voters, self.outgoing) if self.joint else (self.voters,)
-
-    def votes(self, replica: int) -> bool:
-        return replica in self.voters or replica in self.outgoing
-
-    def left(self) -> Configuration:
-        """What follows a joint configuration."""
-        return Configuration(self.voters, (), self.learners)
-
-    def encode(self) -> bytes:
-        return msgspec.msgpack.encode(self)
-
-
-def change(now: Configuration, voters: Iterable[int], learners: Iterable[int], auto_leave: bool) -> Configuration:
-    """What leads from ``now`` to these voters and learners: joint if the voters change, else at once."""
-    target = Configuration(tuple(sorted(set(voters))), (), tuple(sorted(set(learners))))
-    if target.voters == now.voters:
-        return target
-    return Configuration(target.voters, now.voters, target.learners, auto_leave)
-
-
-def decode_configuration(body: bytes) -> Configuration:
-    """Raises ``PeerViolation`` when ``body`` is no configuration. Depends on the bytes alone."""
-    try:
-        configuration = msgspec.msgpack.decode(body, type=Configuration)
-    except msgspec.MsgspecError as error:
-        raise PeerViolation("membership_malformed", str(error)) from error
-    lists = (configuration.voters, configuration.outgoing, configuration.learners)
-    if not configuration.voters or any(list(members) != sorted(set(members)) for members in lists):
-        raise PeerViolation("membership_malformed", f"{configuration}")
-    return configuration
 
 
 def fixed_size(size: int, voters: int) -> QuorumSize:
@@ -164,6 +108,6 @@ class Membership:
         return f"quorum {size} of {len(voters)} voters: use a majority at least, and all at most"
 
     def check_invariants(self, commit_index: int, last_index: int) -> None:
-        indices = [index for index, _ in self._history]
-        assert indices == sorted(set(indices)) and indices[0] <= commit_index and indices[-1] <= last_index
+        assert self._history[0][0] <= commit_index and self.index <= last_index
+        assert all(earlier < later for (earlier, _), (later, _) in pairwise(self._history))
         assert self.size_error(self.current.voters) is None

@@ -45,24 +45,31 @@ class Progress:
         With q = ceil((n+f+1)/2) one such replica is within f; in profile ``raft`` an operator must act on it.
         """
         self.commit_sent = 0
+        self.commit_wanted = False
+        """It was told to read at a commit index, so it must hear of that at once."""
         self.inflight = inflight
         self.sending: Sending | None = None
         self._probe_sent = False
 
-    def wants_append(self, log: Log, commit_index: int) -> bool:
-        """Whether something new may leave now: entries within the limits, or a commit index not yet told."""
+    def wants_append(self, log: Log, commit_index: int, commit_due: bool) -> bool:
+        """Whether something new may leave now: entries within the limits, or news of commits that is due."""
         if self.sending is not None:
             return self.sending.due
         if self.state is ProgressState.PROBE:
             return not self._probe_sent
         if self.next <= log.last_index and not self.inflight.full:
             return True
+        return (commit_due or self.commit_wanted) and self.lacks_commit(commit_index)
+
+    def lacks_commit(self, commit_index: int) -> bool:
+        """Whether it was not told of a commit that it could act on."""
         return self.commit_sent < commit_index and self.commit_sent < self.next - 1
 
     def sent(self, message: AppendEntries) -> None:
         """Note that ``message`` left. When replicating, ``next`` runs ahead of the answers."""
         last = message.previous_log_index + len(message.entries)
         self.commit_sent = min(message.leader_commit, last)
+        self.commit_wanted = False
         if self.state is ProgressState.PROBE:
             self._probe_sent = True
         elif message.entries:

@@ -8,11 +8,11 @@ and terms in it never fall, so the earlier leader's copy would have come first a
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
+from consensus.raft.outcome import Outcome, Standing
 from protocol.messages import Entry
 
 KeyOf = Callable[[Entry], bytes | None]
@@ -22,33 +22,11 @@ _Value = TypeVar("_Value")
 _SUPERSEDED: Final = "another entry took its place"
 
 
-class Standing(Enum):
-    """What a replica can say about a key."""
+class _Copy(NamedTuple):
+    """Of an entry that left the log."""
 
-    PENDING = "pending"
-    """In the log of this replica, which leads."""
-    COMMITTED = "committed"
-    REFUSED = "refused"
-    """Nothing was appended, or no copy that ever stood here since it was asked for can be committed any more. The same
-    key may be proposed again; what a client asked of other replicas, they know."""
-    UNKNOWN = "unknown"
-    """This replica led when it appended the entry and does not lead now. It may yet be committed, or be overwritten."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The answer to a proposal, now or later."""
-
-    standing: Standing
-    index: int = 0
-    """Where the entry stands in the log; 0 when it does not."""
-    reason: str = ""
-    """Why it was refused."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Position:
-    index: int
+    place: int
+    """Its index."""
     term: int
 
 
@@ -64,13 +42,16 @@ class Proposals:
         """Keys that came a second time: no honest leader appends one."""
         self._key_of = key_of
         self._remembered_max = remembered_max
-        self._committed: dict[bytes, int] = {}
-        self._refused: dict[bytes, str] = {}
-        self._open: dict[bytes, _Position] = {}
+        # Ordered, because the oldest goes first: a plain dict would walk over everything that left before it.
+        self._committed: OrderedDict[bytes, int] = OrderedDict()
+        self._refused: OrderedDict[bytes, str] = OrderedDict()
+        self._open: dict[bytes, Entry] = {}
         self._open_at: dict[int, bytes] = {}
-        self._asked: dict[bytes, set[_Position]] = {}
-        """Every copy of the key that stood in this log since it was asked for, and that may yet be committed."""
-        self._asked_at: dict[int, set[bytes]] = {}
+        self._awaited: set[bytes] = set()
+        """Open keys that a client of this replica waits for."""
+        self._lost: dict[bytes, set[_Copy]] = {}
+        """Copies of a key that stood in this log since it was asked for, left it, and may yet be committed."""
+        self._lost_at: dict[int, set[bytes]] = {}
 
     def outcome(self, key: bytes, leads: bool) -> Outcome | None:
         """What is known of ``key``; None when this replica never heard of it, or forgot. ``leads``: it leads now."""
@@ -78,7 +59,7 @@ class Proposals:
             return Outcome(Standing.COMMITTED, self._committed[key])
         if key in self._open:
             return Outcome(Standing.PENDING if leads else Standing.UNKNOWN, self._open[key].index)
-        if key in self._asked:
+        if key in self._lost:
             return Outcome(Standing.UNKNOWN)
         if key in self._refused:
             return Outcome(Standing.REFUSED, reason=self._refused[key])
@@ -88,17 +69,26 @@ class Proposals:
         """Whether a leader must not append it again."""
         return key in self._committed or key in self._open
 
+    def open_index(self, key: bytes) -> int | None:
+        """Where the key is open in the log; None when it is not."""
+        entry = self._open.get(key)
+        return None if entry is None else entry.index
+
     def asked(self, key: bytes) -> None:
         """A client of this replica waits for the outcome of a key that is open in the log."""
-        if key in self._committed:
-            return
-        self._refused.pop(key, None)
-        self._await(key, self._open[key])
+        if key not in self._committed:
+            assert key in self._open
+            self._awaited.add(key)
 
     def truncated(self, keep: int) -> None:
         """Everything after ``keep`` left the log."""
         for index in [index for index in self._open_at if index > keep]:
-            del self._open[self._open_at.pop(index)]
+            key = self._open_at.pop(index)
+            entry = self._open.pop(key)
+            if key in self._awaited:
+                self._awaited.remove(key)
+                self._lost.setdefault(key, set()).add(_Copy(index, entry.term))
+                self._lost_at.setdefault(index, set()).add(key)
 
     def appended(self, entries: Sequence[Entry]) -> None:
         """These entered the log at its end."""
@@ -106,14 +96,15 @@ class Proposals:
             key = self._key_of(entry)
             if key is None:
                 continue
-            if self.stands_in_log(key):
+            if key in self._open or key in self._committed:
                 self.duplicates += 1
                 continue
-            self._open[key] = _Position(entry.index, entry.term)
+            self._open[key] = entry
             self._open_at[entry.index] = key
-            self._refused.pop(key, None)
-            if key in self._asked:
-                self._await(key, self._open[key])
+            if self._refused:
+                self._refused.pop(key, None)
+            if key in self._lost:
+                self._awaited.add(key)
 
     def committed(self, entries: Iterable[Entry]) -> None:
         """The next committed entries, in order."""
@@ -121,11 +112,13 @@ class Proposals:
             key = self._open_at.pop(entry.index, None)
             if key is not None:
                 del self._open[key]
-                self._forget_asked(key)
-                self._refused.pop(key, None)
+                self._awaited.discard(key)
+                if key in self._lost:
+                    self._find(key)
                 _remember(self._committed, key, entry.index, self._remembered_max)
-            for loser in self._asked_at.pop(entry.index, ()):
-                self._superseded(loser, {copy for copy in self._asked[loser] if copy.index == entry.index})
+            if self._lost_at:
+                for loser in self._lost_at.pop(entry.index, ()):
+                    self._superseded(loser, {copy for copy in self._lost[loser] if copy.place == entry.index})
 
     def dump(self, upto: int) -> list[tuple[bytes, int]]:
         """The committed keys up to an index, oldest first. A snapshot of the application there has to carry them."""
@@ -134,46 +127,49 @@ class Proposals:
     def load(self, dumped: Iterable[tuple[bytes, int]], index: int) -> None:
         """Go on from a snapshot that stands for the log up to ``index``. Later entries may have come already."""
         later = {key: place for key, place in self._committed.items() if place > index}
-        self._committed = dict(dumped) | later
+        self._committed = OrderedDict(dumped)
+        self._committed.update(later)
         for key in self._committed.keys() & self._open.keys():
             del self._open_at[self._open.pop(key).index]
         complete = len(self._committed) < self._remembered_max  # otherwise the key may have been forgotten
-        for key in self._committed:
-            self._forget_asked(key)
-            self._refused.pop(key, None)
-        for key, copies in list(self._asked.items()):
-            below = {copy for copy in copies if copy.index <= index}
+        self._awaited -= self._committed.keys()
+        for key in self._lost.keys() & self._committed.keys():
+            self._find(key)
+        for key in self._refused.keys() & self._committed.keys():
+            del self._refused[key]
+        for key, copies in list(self._lost.items()):
+            below = {copy for copy in copies if copy.place <= index}
             self._superseded(key, below, surely=complete)
-        self._asked_at = {place: keys for place, keys in self._asked_at.items() if place > index}
+        self._lost_at = {place: keys for place, keys in self._lost_at.items() if place > index}
 
     def check_invariants(self) -> None:
-        assert not self._committed.keys() & (self._open.keys() | self._asked.keys() | self._refused.keys())
-        assert {position.index: key for key, position in self._open.items()} == self._open_at
-        places = {(copy.index, key) for key, copies in self._asked.items() for copy in copies}
-        assert places == {(index, key) for index, keys in self._asked_at.items() for key in keys}
-        assert all(self._asked.values())
+        committed = self._committed.keys()
+        assert all(committed.isdisjoint(others) for others in (self._open, self._lost, self._refused))
+        assert {entry.index: key for key, entry in self._open.items()} == self._open_at
+        assert self._awaited <= self._open.keys() and not self._refused.keys() & self._open.keys()
+        places = {(copy.place, key) for key, copies in self._lost.items() for copy in copies}
+        assert places == {(index, key) for index, keys in self._lost_at.items() for key in keys}
+        assert all(self._lost.values())
         assert max(len(self._committed), len(self._refused)) <= self._remembered_max
 
-    def _await(self, key: bytes, copy: _Position) -> None:
-        self._asked.setdefault(key, set()).add(copy)
-        self._asked_at.setdefault(copy.index, set()).add(key)
-
-    def _superseded(self, key: bytes, copies: set[_Position], surely: bool = True) -> None:
+    def _superseded(self, key: bytes, copies: set[_Copy], surely: bool = True) -> None:
         """Other entries are committed where these copies stood. After the last one the key is refused for certain."""
-        self._asked[key] -= copies
-        if not self._asked[key]:
-            del self._asked[key]
-            if surely:
-                _remember(self._refused, key, _SUPERSEDED, self._remembered_max)
+        self._lost[key] -= copies
+        if self._lost[key]:
+            return
+        del self._lost[key]
+        if surely and key not in self._open:
+            _remember(self._refused, key, _SUPERSEDED, self._remembered_max)
 
-    def _forget_asked(self, key: bytes) -> None:
-        for index in {copy.index for copy in self._asked.pop(key, ())}:
-            self._asked_at[index].discard(key)
-            if not self._asked_at[index]:
-                del self._asked_at[index]
+    def _find(self, key: bytes) -> None:
+        """It is committed: no matter what became of other copies."""
+        for index in {copy.place for copy in self._lost.pop(key)}:
+            self._lost_at[index].discard(key)
+            if not self._lost_at[index]:
+                del self._lost_at[index]
 
 
-def _remember(known: dict[bytes, _Value], key: bytes, value: _Value, limit: int) -> None:
+def _remember(known: OrderedDict[bytes, _Value], key: bytes, value: _Value, limit: int) -> None:
     known[key] = value
     if len(known) > limit:
-        del known[next(iter(known))]
+        known.popitem(last=False)

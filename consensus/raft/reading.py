@@ -64,7 +64,7 @@ class Reading(Replication):
             return
         leadership.confirm_rounds()
         if leadership.may_begin_round():
-            leadership.begin_heartbeat(self._now_ns)
+            leadership.begin_round(self._now_ns)
             leadership.reads.join(leadership.rounds.begun, self.commit_index)
 
     def _answer_confirmed(self, leadership: Leadership) -> None:
@@ -76,6 +76,8 @@ class Reading(Replication):
     def _answer(self, question: Question, index: int) -> None:
         if question.replica == self.own:
             return self._reads_done.append(ReadResult(question.request, index))
+        if self._leadership is not None and (reader := self._leadership.followers.get(question.replica)) is not None:
+            reader.commit_wanted = True
         answer = ReadIndexResponse(self.term, self.own, question.request, True, index)
         return self._send_now.append(Outgoing(question.replica, answer))
 
@@ -83,9 +85,9 @@ class Reading(Replication):
 
     def _start_reads(self) -> None:
         """Reads that came since the last Ready: to the own leadership, or to the leader."""
-        requests, self._reads_new = self._reads_new, []
-        if not requests:
+        if not self._reads_new:
             return None
+        requests, self._reads_new = self._reads_new, []
         if self._leadership is not None:
             for request in requests:
                 self._take_question(self._leadership, Question(self.own, request))

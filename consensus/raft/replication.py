@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from consensus.machine import Outgoing
 from consensus.raft.election import Elections
 from consensus.raft.leadership import Leadership
 from consensus.raft.progress import Progress
@@ -56,7 +57,17 @@ class Replication(Elections):
             self.log.append(message.entries[position:])
         last_new = message.previous_log_index + len(message.entries)
         self._commit_to(min(message.leader_commit, last_new))
+        if not message.entries and self._durable_term == self.term:
+            return self._answer_heartbeat(message.leader, last_new, message.round)
         return self._reply(message.leader, AppendEntriesResponse(self.term, self.own, True, last_new, 0, message.round))
+
+    def _answer_heartbeat(self, leader: int, last_new: int, number: int) -> None:
+        """At once, with what is on the disk by now: a leader must not take a slow disk for a lost follower, and unseat
+        itself. Both the term and the entries are durable already, so that nothing is promised ahead of its write; the
+        answer to the append that brought the rest follows when that is written."""
+        match = min(last_new, self.log.durable_index)
+        answer = AppendEntriesResponse(self.term, self.own, True, match, 0, number)
+        self._send_now.append(Outgoing(leader, answer))
 
     def _on_append_response(self, message: AppendEntriesResponse) -> None:
         progress = self._answering(message.term, message.follower, message.round)

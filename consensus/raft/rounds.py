@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 ROUNDS_UNDER_WAY_MAX: Final = 8
 """Rounds that reads may start ahead of the answers; later reads share the next one."""
@@ -61,8 +61,7 @@ class Rounds:
         return self._sent_ns[self.confirmed] if self.confirmed else None
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """A read, from this replica or another."""
 
     replica: int

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 
 from consensus.machine import HardState, Outgoing, ReadResult, Record, Snapshot
 from consensus.raft.config import NOBODY, RaftConfig, Role
+from consensus.raft.configuration import Configuration, decode_configuration
 from consensus.raft.leadership import Leadership
 from consensus.raft.log import Log
-from consensus.raft.membership import Configuration, Membership, QuorumSize, decode_configuration, fixed_size
+from consensus.raft.membership import Membership, QuorumSize, fixed_size
 from consensus.raft.proposals import KeyOf, Proposals
 from consensus.raft.rounds import LEADERSHIP_LOST, Forwarded
 from consensus.raft.snapshot import Receiving
@@ -70,6 +71,7 @@ class RaftState:
         self._others = tuple(replica for replica in self.roster if replica != own)
         self._voted_for = hard_state.voted_for
         self._writes = OpenWrites(self.log, hard_state)
+        self._durable_term = hard_state.term
         self._delivered_index = applied_index
         self._records: list[Record] = []
         self._receiving = Receiving()
@@ -119,7 +121,7 @@ class RaftState:
         entries = self.log.entries_from(self.commit_index + 1, index)
         self.commit_index = max(self.commit_index, index)
         if self._leadership is not None:
-            self._leadership.committed(entries)
+            self._leadership.committed(entries, self._now_ns)
         if self.proposals is not None:
             self.proposals.committed(entries)
 

@@ -36,6 +36,21 @@ class Transfers(Reading):
         leadership.timeout_now_due = True
         return None
 
+    def hand_over(self, now_ns: int) -> int | None:
+        """Start handing over to the voter whose log is the longest, of those that were heard lately. Who that is; None
+        when this replica does not lead, or hears nobody."""
+        self._observe(now_ns)
+        if self._leadership is None:
+            return None
+        heard_ns = self._now_ns - self.config.election_timeout_min_ns
+        lengths = {
+            voter: progress.match
+            for voter, progress in self._leadership.followers.items()
+            if voter in self.membership.current.voters and progress.contact_ns >= heard_ns
+        }
+        to = max(lengths, key=lengths.__getitem__, default=None)
+        return to if to is not None and self.transfer_leadership(to, now_ns) is None else None
+
     def _tick_leader(self, leadership: Leadership) -> None:
         """Ask again, in case the request was lost, or give up."""
         leadership.timeout_now_due = leadership.transferee is not None

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from consensus.machine import HardState, LogAppend, Ready, Record
 from consensus.raft.log import Log, Write
 from protocol.errors import LocalMisuse
 
 
-@dataclass(frozen=True, slots=True)
-class _OpenWrite:
+class _OpenWrite(NamedTuple):
     ready: Ready
     write: Write
     hard_state: HardState

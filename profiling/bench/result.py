@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from protocol.native import in_use
+
 RESAMPLES: Final = 2_000
 NOISE_MAX: Final = 0.20
 """Coefficient of variation of our own side above which no verdict is given."""
@@ -150,6 +152,7 @@ def machine(load_before: float) -> dict[str, Any]:
         "cpu": _processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
+        "hot_modules_compiled": in_use(),
         "load_before": load_before,
     }
 

@@ -7,14 +7,13 @@ the processor. Both speak QUIC version 1 to each other, so that agents may diffe
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any, Final, Protocol
 
 from cryptography.x509 import Certificate
 
-from protocol.errors import UsageError
+from protocol.errors import LocalMisuse, UsageError
 from protocol.identity import Identity
-from protocol.quic.settings import Profile
+from protocol.quic.settings import DATAGRAM_FRAME_HEADER_BYTES, DATAGRAM_FRAME_OVERHEAD_BYTES, Profile
 from protocol.roster import Agent
 
 Admission = Callable[[Certificate], Agent]
@@ -45,13 +44,12 @@ class Connection(Protocol):
     def exporter(self) -> bytes | None:
         """TLS exporter value (RFC 8446, 7.5), equal on both ends and different for every session."""
 
-    @property
-    def certified(self) -> Agent | None:
-        """The agent whom the peer's certificate names; ``None`` where the library cannot ask a client for one."""
+    certified: Agent | None
+    """The agent whom the peer's certificate names."""
 
-    @property
-    def peer_valid_until(self) -> datetime | None:
-        """When the certificate ends that the peer showed, UTC; ``None`` as for ``certified``."""
+    peer_certificate: Certificate | None
+    """What the peer has shown and proved to be its own: in the handshake, or in its greeting where the library of a
+    listener cannot ask for it."""
 
     @property
     def refusal(self) -> str | None:
@@ -85,12 +83,42 @@ class Connection(Protocol):
 
     def has_stream(self, stream_id: int) -> bool: ...
 
+    def can_write(self, stream_id: int) -> bool:
+        """Whether an open stream takes more: not when the peer has stopped it, or either end has ended it."""
+
     def unsent_bytes(self, stream_id: int) -> int:
         """Bytes of a stream that wait in the library's own buffer, which has no bound."""
 
     @property
     def has_unsent(self) -> bool:
         """Whether something that was written has not left yet: a congestion window or a pacer holds it back."""
+
+    @property
+    def datagram_payload_bytes_max(self) -> int:
+        """Most bytes that one DATAGRAM frame (RFC 9221) can carry to this peer; 0 when it takes none."""
+
+    @property
+    def datagrams_overtaken(self) -> int:
+        """DATAGRAM frames dropped unsent, because newer ones came before a congestion window let them go."""
+
+    def send_datagram(self, data: bytes) -> None:
+        """Send once, unreliably. Raises ``LocalMisuse`` for more than ``datagram_payload_bytes_max`` bytes, which would
+        block the library's queue for ever."""
+
+    @property
+    def max_datagram_bytes(self) -> int:
+        """Size of UDP payloads that this end sends at present."""
+
+    @property
+    def path_unproved(self) -> bool:
+        """Whether the profile wants larger datagrams than every path carries, and the peer can echo one of them."""
+
+    def send_path_probe(self, beginning: bytes) -> None:
+        """Send a DATAGRAM frame that fills a datagram of the profile's size, alone, when nothing else is to be sent."""
+
+    def settle_path(self, *, carries: bool) -> bool:
+        """Keep to what the path carries: the profile's datagrams, or ``DATAGRAM_BYTES_MIN``. False where the library
+        cannot change its mind: the next connection to that host will, and this one is of no use."""
 
     def renew_keys_if_due(self) -> None:
         """Ask for new keys well before the AEAD's limit; neither library counts."""
@@ -114,7 +142,25 @@ class Connection(Protocol):
 
     def send_ping(self, uid: int) -> None: ...
 
+    def release(self) -> None:
+        """Let go of all that streams hold. Libraries are full of cycles, which the collector may leave for minutes.
+        Nothing is asked of the connection any more but why it ended."""
+
     def close(self, error_code: int = 0, frame_type: int | None = None, reason_phrase: str = "") -> None: ...
+
+
+def datagram_room(max_datagram_bytes: int, peer_frame_bytes: int | None) -> int:
+    """What fits into a DATAGRAM frame, by our datagrams' size and by what the peer offered to take, if anything."""
+    if not peer_frame_bytes:
+        return 0
+    room = min(max_datagram_bytes - DATAGRAM_FRAME_OVERHEAD_BYTES, peer_frame_bytes - DATAGRAM_FRAME_HEADER_BYTES)
+    return max(room, 0)
+
+
+def check_datagram(data: bytes, room: int) -> None:
+    """Raises ``LocalMisuse`` for one that could never leave."""
+    if len(data) > room:
+        raise LocalMisuse(f"a DATAGRAM frame of {len(data)} bytes, where {room} have room")
 
 
 class Backend(Protocol):

@@ -19,6 +19,7 @@ from typing import Final
 from protocol.errors import UsageError
 from protocol.quic.backend import Address
 from protocol.quic.port import DatagramPort
+from protocol.quic.settings import DATAGRAM_BYTES_MIN
 
 CUTS_POLL_S: Final = 0.1
 """How often a running agent looks whether it is cut off from somebody."""
@@ -31,6 +32,7 @@ _UNITS: Final = {
     "time": {"us": 1e-6, "ms": 1e-3, "s": 1.0},
     "share": {"%": 0.01},
     "rate": {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9},
+    "size": {"": 1.0},
 }
 _KINDS: Final = {
     "rtt": "time",
@@ -40,9 +42,10 @@ _KINDS: Final = {
     "reorder": "share",
     "corrupt": "share",
     "bandwidth": "rate",
+    "mtu": "size",
 }
-_EXAMPLE: Final = "rtt=4ms,jitter=1ms,loss=0.1%,duplicate=0.1%,reorder=1%,corrupt=0.01%,bandwidth=100mbit"
-_VALUE: Final = re.compile(r"(\d+(?:\.\d+)?)([a-z%]+)")
+_EXAMPLE: Final = "rtt=4ms,jitter=1ms,loss=0.1%,duplicate=0.1%,reorder=1%,corrupt=0.01%,bandwidth=100mbit,mtu=1400"
+_VALUE: Final = re.compile(r"(\d+(?:\.\d+)?)([a-z%]*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,8 @@ class Network:
     corrupt: float = 0.0
     bandwidth: float = 0.0
     """0 for no limit."""
+    mtu: float = 0.0
+    """Bytes of the largest datagram that passes, without its UDP and IP headers; 0 for any."""
 
 
 def parse_network(text: str) -> Network:
@@ -79,12 +84,16 @@ def _quantity(text: str, key: str, value: str) -> float:
     units = _UNITS[_KINDS[key]]
     match = _VALUE.fullmatch(value)
     if match is None or match[2] not in units:
-        raise UsageError(f"network '{text}': {key}={value} is no quantity; give a number in {', '.join(units)}")
+        raise UsageError(
+            f"network '{text}': {key}={value} is no quantity; give a number in {', '.join(units) or 'bytes'}"
+        )
     quantity = float(match[1]) * units[match[2]]
     if _KINDS[key] == "share" and quantity > 1:
         raise UsageError(f"network '{text}': {key}={value} is more than all datagrams; give 0% to 100%")
     if _KINDS[key] == "time" and quantity > 60:
         raise UsageError(f"network '{text}': {key}={value} is longer than any network; give 60s at most")
+    if _KINDS[key] == "size" and quantity < DATAGRAM_BYTES_MIN:
+        raise UsageError(f"network '{text}': {key}={value} carries no QUIC; give {DATAGRAM_BYTES_MIN} or more")
     if _KINDS[key] == "rate" and not quantity:
         raise UsageError(f"network '{text}': {key}={value} would carry nothing; leave it out for no limit")
     return quantity
@@ -105,6 +114,8 @@ class Impairment:
         network, chance = self.network, self._rng.random
         if address in self.cut:
             return self._drop("cut")
+        if network.mtu and len(data) > network.mtu:
+            return self._drop("too_large")
         if chance() < network.loss:
             return self._drop("lost")
         sent_at = self._through_the_line(len(data), now)

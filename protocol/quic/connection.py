@@ -6,8 +6,8 @@ private member that is used is pinned by ``tests/protocol/test_aioquic_contract.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from datetime import datetime
 from operator import attrgetter
 from typing import Any, Final
 
@@ -18,20 +18,36 @@ from aioquic.quic.connection import NetworkAddress, QuicConnectionState
 from aioquic.quic.events import ConnectionTerminated
 from aioquic.quic.packet import QuicProtocolVersion
 from aioquic.quic.stream import QuicStream
+from cryptography.x509 import Certificate
 
 from protocol.errors import PeerViolation
 from protocol.identity import Identity
-from protocol.quic.backend import EXPORTER_BYTES, EXPORTER_LABEL, PACKETS_PER_KEY, Admission
+from protocol.quic.backend import (
+    EXPORTER_BYTES,
+    EXPORTER_LABEL,
+    PACKETS_PER_KEY,
+    Admission,
+    check_datagram,
+    datagram_room,
+)
+from protocol.quic.fast_receive import FastReceiving
 from protocol.quic.fast_send import FastSending
 from protocol.quic.settings import (
     ALPN,
     CONNECTION_ID_BYTES,
+    DATAGRAM_BYTES_MIN,
+    DATAGRAM_FRAME_BYTES_MAX,
+    DATAGRAM_FRAME_HEADER_BYTES,
+    DATAGRAMS_WAITING_MAX,
     FLOW_WINDOW_BYTES,
     IDLE_TIMEOUT_S,
     Profile,
 )
 from protocol.roster import Agent
 
+PROBE_OVERHEAD_BYTES: Final = 3 + CONNECTION_ID_BYTES + 3 + 16
+"""Short header with a number of two bytes, frame header with a length of two, and seal: so that a probe fills its
+datagram to the last byte."""
 _STREAM_NUMBER: Final = attrgetter("stream_id")  # compiled: a function of ours would cost a tenth of a packet
 
 
@@ -48,7 +64,7 @@ class UnpacedSending:
         return
 
 
-class SwarmConnection(FastSending):
+class SwarmConnection(FastSending, FastReceiving):
     """A connection whose two ends have proved who they are before the first byte is delivered.
 
     ``admission`` sees the peer's certificate on either side. After a refusal nothing that arrives is looked at, even
@@ -58,9 +74,10 @@ class SwarmConnection(FastSending):
     events = events
     exporter: bytes | None = None
     certified: Agent | None = None
-    peer_valid_until: datetime | None = None
+    peer_certificate: Certificate | None = None
     refusal: str | None = None
     key_updates: int = 0
+    datagrams_overtaken: int = 0
 
     def __init__(
         self,
@@ -75,6 +92,10 @@ class SwarmConnection(FastSending):
         super().__init__(
             configuration=configuration, original_destination_connection_id=original_destination_connection_id
         )
+        # Recovery has taken the profile's size; what every path carries must do until the path is proved.
+        self._wanted_datagram_bytes = self._max_datagram_size
+        self._max_datagram_size = DATAGRAM_BYTES_MIN
+        self._path_probe: bytes | None = None
         self._admission = admission
         self._key_renewed_at = 0
         self._ack_delay = profile.ack_delay_s
@@ -114,6 +135,10 @@ class SwarmConnection(FastSending):
     def has_stream(self, stream_id: int) -> bool:
         return stream_id in self._streams
 
+    def can_write(self, stream_id: int) -> bool:
+        stream = self._streams.get(stream_id)
+        return stream is not None and stream.sender._buffer_fin is None and stream.sender._reset_error_code is None
+
     def unsent_bytes(self, stream_id: int) -> int:
         """Here also what has left and is not yet acknowledged."""
         stream = self._streams.get(stream_id)
@@ -124,6 +149,38 @@ class SwarmConnection(FastSending):
         # A list of four costs half as much as a generator.
         return not all([stream.sender.buffer_is_empty for stream in self._streams.values()])  # noqa: C419
 
+    @property
+    def datagram_payload_bytes_max(self) -> int:
+        return datagram_room(self._max_datagram_size, self._remote_max_datagram_frame_size)
+
+    def send_datagram(self, data: bytes) -> None:
+        check_datagram(data, self.datagram_payload_bytes_max)
+        if len(self._datagrams_pending) >= DATAGRAMS_WAITING_MAX:
+            self._datagrams_pending.popleft()
+            self.datagrams_overtaken += 1
+        self.send_datagram_frame(data)
+
+    @property
+    def max_datagram_bytes(self) -> int:
+        return self._max_datagram_size
+
+    @property
+    def path_unproved(self) -> bool:
+        probe = self._wanted_datagram_bytes - PROBE_OVERHEAD_BYTES + DATAGRAM_FRAME_HEADER_BYTES
+        return self._wanted_datagram_bytes > DATAGRAM_BYTES_MIN and probe <= (self._remote_max_datagram_frame_size or 0)
+
+    def send_path_probe(self, beginning: bytes) -> None:
+        self._path_probe = beginning.ljust(self._wanted_datagram_bytes - PROBE_OVERHEAD_BYTES, b"\0")
+
+    def settle_path(self, *, carries: bool) -> bool:
+        self._max_datagram_size = self._wanted_datagram_bytes if carries else DATAGRAM_BYTES_MIN
+        return True
+
+    def release(self) -> None:
+        self._streams.clear()
+        self._by_priority.clear()
+        self._events.clear()
+
     def renew_keys_if_due(self) -> None:
         if self._packet_number - self._key_renewed_at >= PACKETS_PER_KEY:
             self._key_renewed_at = self._packet_number
@@ -131,16 +188,31 @@ class SwarmConnection(FastSending):
             self.request_key_update()
 
     def receive_datagram(self, data: bytes, addr: NetworkAddress, now: float) -> None:
-        if self._close_event is None:
+        if self._close_event is None and not self.receive_usual(data, addr, now):
             super().receive_datagram(data, addr, now)
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, NetworkAddress]]:
         """As in aioquic, and an acknowledgement that is due later leaves now if there is data to carry it."""
         space = self._spaces.get(tls.Epoch.ONE_RTT)
-        if space is not None and space.ack_at is not None and space.ack_at > now and self.has_unsent:
+        if space is not None and (space.ack_at or 0.0) > now and (self._datagrams_pending or self.has_unsent):
             space.ack_at = now
-        usual = None if self._paced else self.usual_datagram(now)
-        return super().datagrams_to_send(now) if usual is None else [usual]
+        if self._paced or self._path_probe is not None or (usual := self.usual_datagrams(now)) is None:
+            datagrams = super().datagrams_to_send(now)
+            return datagrams if self._path_probe is None else datagrams + self._large_datagram(now)
+        return usual
+
+    def _large_datagram(self, now: float) -> list[tuple[bytes, NetworkAddress]]:
+        """The probe of the path, unless streams would ride along and be lost with it; a later probe tries again."""
+        probe, self._path_probe = self._path_probe, None
+        assert probe is not None, "checked by the caller"
+        if self.has_unsent:
+            return []
+        waiting, self._datagrams_pending = self._datagrams_pending, deque([probe])
+        size, self._max_datagram_size = self._max_datagram_size, self._wanted_datagram_bytes
+        try:
+            return super().datagrams_to_send(now)
+        finally:
+            self._datagrams_pending, self._max_datagram_size = waiting, size
 
     def must_send(self, now: float) -> bool:
         """Whether what has arrived calls for a datagram now. What else there may be to say rides with the
@@ -148,7 +220,9 @@ class SwarmConnection(FastSending):
         if not self._handshake_confirmed or self._handshake_done_pending or self._close_event is not None:
             return True
         ack_at = self._spaces[tls.Epoch.ONE_RTT].ack_at
-        return self.has_unsent or self._probe_pending or (ack_at is not None and ack_at <= now)
+        if self.has_unsent or self._probe_pending or self._datagrams_pending:
+            return True
+        return ack_at is not None and ack_at <= now
 
     # --- strict priority --------------------------------------------------------------------------------------------
 
@@ -226,7 +300,7 @@ class SwarmConnection(FastSending):
         assert certificate is not None, "the TLS engine verified it a moment ago"
         try:
             self.certified = self._admission(certificate)
-            self.peer_valid_until = certificate.not_valid_after_utc
+            self.peer_certificate = certificate
         except PeerViolation as violation:
             self._refuse(tls.AlertBadCertificate, violation.reason, violation.detail)
 
@@ -286,6 +360,7 @@ def quic_configuration(identity: Identity, profile: Profile, *, is_client: bool)
         max_data=FLOW_WINDOW_BYTES,
         max_stream_data=FLOW_WINDOW_BYTES,
         max_datagram_size=profile.max_datagram_bytes,
+        max_datagram_frame_size=DATAGRAM_FRAME_BYTES_MAX,
         initial_rtt=profile.initial_rtt_s,
         supported_versions=[QuicProtocolVersion.VERSION_1],
         certificate=identity.certificate,

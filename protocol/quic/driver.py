@@ -8,22 +8,23 @@ all that it wants to send. Time is ``time.monotonic()`` unless a test brings its
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
-from aioquic.quic.packet import QuicProtocolVersion, encode_quic_version_negotiation
+from aioquic.quic.packet import QuicProtocolVersion
 
 from profiling.span import span
 from profiling.stages import Operation
 from protocol.identity import Identity
-from protocol.quic.backend import AIOQUIC, Address, Admission, Connection, backend_for
+from protocol.quic import resets
+from protocol.quic.backend import AIOQUIC, Address, Admission, Backend, Connection, backend_for
 from protocol.quic.link import Closed, Link, LinkOwner
+from protocol.quic.packets import destination_of, version_offer
 from protocol.quic.port import DatagramPort, UdpPort
 from protocol.quic.settings import (
     CONNECTION_ID_BYTES,
@@ -37,15 +38,12 @@ from protocol.signing import digest
 
 DATAGRAMS_PER_WAKE_UP: Final = 64
 GREETINGS_MAX: Final = 64
-"""Connections that have not finished their greeting; more are not begun."""
+"""Connections that have not finished their greeting. The oldest makes room, unless it has shown a certificate."""
 HOUSEKEEPING_S: Final = 0.5
 TIMER_STEP_S: Final = 0.001
 """The loop's timers are no finer; asking for less makes uvloop spin."""
 TIMER_SOON_S: Final = 0.002
 """No timer is so urgent: the loop's own are a millisecond coarse, and an acknowledgement may wait for five."""
-RESET_TOKEN_BYTES: Final = 16
-RESET_BYTES_MIN: Final = 21
-RESET_BYTES_MAX: Final = 42
 
 
 class Driver:
@@ -53,6 +51,7 @@ class Driver:
 
     ``accept`` gives each incoming connection an owner; without it nothing is accepted. ``before_flush`` runs at the
     end of a tick, before datagrams are built; it returns the cycle that the flush is charged to, 0 for none.
+    ``backends`` makes other connections than the swarm's.
     """
 
     def __init__(
@@ -65,6 +64,7 @@ class Driver:
         before_flush: Callable[[], int],
         logger: Any,
         transport: str = AIOQUIC,
+        backends: Callable[[Identity], Backend] | None = None,
         port: DatagramPort | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -76,8 +76,8 @@ class Driver:
         self._logger = logger
         self._port = port if port is not None else UdpPort()
         self._clock = clock
-        self._transport = transport
-        self._backend = backend_for(transport, identity, profile)
+        self._backends = backends or (lambda identity: backend_for(transport, identity, profile))
+        self._backend = self._backends(identity)
         self._reset_key = digest(b"swarm/stateless-reset/1", identity.signing_key.private_bytes_raw())
         self._links: dict[Link, None] = {}
         self._routes: dict[bytes, Link] = {}
@@ -131,8 +131,13 @@ class Driver:
         return link
 
     def reload(self, identity: Identity) -> None:
-        """Connections that begin from now on use this identity's certificate, key and authorities."""
-        self._backend = backend_for(self._transport, identity, self._profile)
+        """Connections that begin from now on use this identity's certificate, key and authorities; those whose peer's
+        certificate it knows to be revoked end now, greeted or not."""
+        self._backend = self._backends(identity)
+        for link in list(self._links):
+            certificate = link.connection.peer_certificate
+            if certificate is not None and identity.revocations.revokes(certificate):
+                self.end(link, Closed("certificate_revoked", f"serial {certificate.serial_number:x}"))
 
     def close(self) -> None:
         """Tell all peers and stop, without waiting for anybody."""
@@ -238,10 +243,10 @@ class Driver:
             link.deadline = link.due() if link in self._links else float("inf")
         for link in list(self._links):
             if link.deadline <= now:
-                link.connection.handle_timer(now)
+                self._guarded(link, partial(link.connection.handle_timer, now))
                 self._deliver(link)
                 self._touched[link] = True
-        self._flush()
+        self._flush() if self._touched else self._arm_timer(now)  # it may have fired early: nobody has anything to say
 
     def _keep_house(self) -> None:
         assert self._loop is not None, "set when the driver was opened"
@@ -250,18 +255,17 @@ class Driver:
         for link in list(self._links):
             if link.closed:
                 continue
-            valid_until = link.connection.peer_valid_until
-            if valid_until is not None and valid_until < today:
-                self.end(link, Closed("certificate_expired", f"at {valid_until:%Y-%m-%d %H:%M} UTC"))
+            shown = link.connection.peer_certificate
+            if shown is not None and shown.not_valid_after_utc < today:
+                self.end(link, Closed("certificate_expired", f"at {shown.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"))
                 continue
             if not link.greeted and now - link.opened_at > link.greeting_timeout_s:
                 reason = "unreachable" if link.connection.is_client else "handshake_timeout"
                 self.end(link, Closed(reason, "no greeting in time"))
             elif now - link.pinged_at >= KEEP_ALIVE_S:
                 link.pinged_at = now
-                link.connection.send_ping(0)
-                link.connection.renew_keys_if_due()
-                self.touch(link)
+                self._guarded(link, link.keep_alive)
+                self._guarded(link, link.connection.renew_keys_if_due)
 
     # --- what arrives -----------------------------------------------------------------------------------------------
 
@@ -281,16 +285,19 @@ class Driver:
                 self._feed(link, data, address, now)
         for link in fed:
             self._deliver(link)
+        self.schedule_flush()  # last: what a drain sends because of what was delivered joins this flush
 
     def _feed(self, link: Link, data: bytes, address: Address, now: float) -> None:
         self._touched.setdefault(link, False)
-        self.schedule_flush()
-        try:
-            link.connection.receive_datagram(data, address, now)
-        except Exception as error:
-            self._on_library_failure(link, error)
+        self._guarded(link, partial(link.connection.receive_datagram, data, address, now))
         if not link.connection.begun:
             self._forget(link)
+
+    def _guarded(self, link: Link, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:
+            self._on_library_failure(link, error)
 
     def _on_library_failure(self, link: Link, error: Exception) -> None:
         """A defect of the library that a peer has found costs that peer its connection, and nobody else theirs."""
@@ -299,7 +306,7 @@ class Driver:
         self._forget(link)
 
     def _route(self, data: bytes, address: Address, now: float) -> Link | None:
-        destination = _destination(data)
+        destination = destination_of(data)
         link = self._routes.get(destination)
         if link is not None:
             return link
@@ -312,14 +319,17 @@ class Driver:
         if int.from_bytes(data[1:5], "big") != QuicProtocolVersion.VERSION_1:
             self._offer_version(data, destination, address)
             return None
-        if data[0] & 0x30 or self._greeting_count() >= GREETINGS_MAX:
-            self.counters["stray_datagrams" if data[0] & 0x30 else "greetings_refused"] += 1
+        if data[0] & 0x30:
+            self.counters["stray_datagrams"] += 1
+            return None
+        if self._greeting_count() >= GREETINGS_MAX and not self._crowd_out():
+            self.counters["greetings_refused"] += 1
             return None
         return self._accept_link(destination, address, now)
 
     def _accept_link(self, destination: bytes, address: Address, now: float) -> Link:
         assert self._accept is not None, "checked by the caller"
-        connection = self._backend.accept(destination, self._admission, self._reset_token)
+        connection = self._backend.accept(destination, self._admission, partial(resets.reset_token, self._reset_key))
         link = self._register(connection, self._accept(), address, now)
         self._routes[destination] = link
         return link
@@ -332,6 +342,16 @@ class Driver:
 
     def _greeting_count(self) -> int:
         return sum(1 for link in self._links if not link.greeted)
+
+    def _crowd_out(self) -> bool:
+        """End the oldest connection that nobody knows, without a word; whether there was one. A flood of first packets
+        would otherwise keep everybody out for as long as a greeting may take."""
+        for link in self._links:
+            if not link.greeted and not link.connection.is_client and link.certified is None:
+                self.end(link, Closed("crowded_out", "for a newer connection"))
+                self._forget(link)
+                return True
+        return False
 
     def _deliver(self, link: Link) -> None:
         link.deliver(self._routes)
@@ -353,48 +373,26 @@ class Driver:
         self._links.pop(link, None)
         self._touched.pop(link, None)
         self._unasked.pop(link, None)
+        link.connection.release()
         for connection_id in [key for key, owner in self._routes.items() if owner is link]:
             del self._routes[connection_id]
 
     # --- datagrams without a connection -----------------------------------------------------------------------------
 
-    def _reset_token(self, connection_id: bytes) -> bytes:
-        return hmac.digest(self._reset_key, connection_id, hashlib.sha256)[:RESET_TOKEN_BYTES]
-
     def _on_unknown(self, data: bytes, destination: bytes, address: Address) -> None:
         """Either a peer tells us that it has restarted, or we have restarted and tell the peer (RFC 9000, 10.3)."""
         self.counters["stray_datagrams"] += 1
-        token = data[-RESET_TOKEN_BYTES:]
         for link in self._links:
-            if link.address == address and hmac.compare_digest(link.connection.reset_token_of_peer, token):
+            if link.address == address and resets.is_reset(data, link.connection.reset_token_of_peer):
                 self.end(link, Closed("peer_restarted", "stateless reset"))
                 return
-        if self._accept is not None and len(data) > RESET_BYTES_MIN:
-            size = min(len(data) - 1, RESET_BYTES_MAX)
-            noise = bytearray(os.urandom(size - RESET_TOKEN_BYTES))
-            noise[0] = noise[0] & 0x3F | 0x40  # looks like any short-header packet
+        reset = resets.reset_for(data, destination, self._reset_key, os.urandom(resets.RESET_BYTES_MAX))
+        if reset is not None and self._accept is not None:
             self.counters["resets_sent"] += 1
-            self._send(bytes(noise) + self._reset_token(destination), address)
+            self._send(reset, address)
 
     def _offer_version(self, data: bytes, destination: bytes, address: Address) -> None:
         self.counters["stray_datagrams"] += 1
-        source_at = 6 + len(destination)
-        if int.from_bytes(data[1:5], "big") == 0 or len(data) <= source_at:
-            return  # never answer a version negotiation: two servers could be set against each other
-        source = data[source_at + 1 : source_at + 1 + data[source_at]]
-        versions: list[int] = [QuicProtocolVersion.VERSION_1]
-        self._send(
-            encode_quic_version_negotiation(
-                source_cid=destination, destination_cid=source, supported_versions=versions
-            ),
-            address,
-        )
-
-
-def _destination(data: bytes) -> bytes:
-    """Destination connection id of a datagram's first packet; empty when it is too short to have one."""
-    if len(data) <= CONNECTION_ID_BYTES:
-        return b""
-    if data[0] & 0x80:
-        return data[6 : 6 + data[5]]
-    return data[1 : 1 + CONNECTION_ID_BYTES]
+        offer = version_offer(data, destination)
+        if offer is not None:
+            self._send(offer, address)

@@ -1,9 +1,11 @@
-"""One connection as its owner sees it: write, close, and three callbacks."""
+"""One connection as its owner sees it: write, close, and four callbacks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from cryptography.x509 import Certificate
 
 from protocol.quic.backend import Address, Connection
 from protocol.quic.settings import HANDSHAKE_TIMEOUT_S
@@ -13,12 +15,12 @@ if TYPE_CHECKING:
     from protocol.quic.driver import Driver
 
 ENDINGS_WITHOUT_BLAME: Final = frozenset({
-    "shutdown", "request_done", "replaced", "idle_timeout", "peer_restarted", "unreachable",
+    "shutdown", "request_done", "replaced", "idle_timeout", "peer_restarted", "unreachable", "path_narrow",
 })  # fmt: skip
 REASONS: Final = ENDINGS_WITHOUT_BLAME | {
-    "handshake_timeout", "stream_closed", "stream_unknown", "library_failure",
+    "handshake_timeout", "crowded_out", "stream_closed", "stream_in_crumbs", "stream_unknown", "library_failure",
     "certificate_missing", "certificate_untrusted", "certificate_expired", "certificate_not_owned",
-    "certificate_purpose", "certificate_mismatch", "certificate_pinned", "agent_unknown",
+    "certificate_purpose", "certificate_mismatch", "certificate_pinned", "certificate_revoked", "agent_unknown",
     "cluster", "roster", "identity", "role_pair", "signature", "superseded", "banned", "offences", "too_many_probes",
     "wrong_direction", "credit_exceeded", "credit_malformed",
     "before_greeting", "greeting_malformed", "frame_version", "frame_flags", "frame_empty", "frame_too_large",
@@ -32,6 +34,7 @@ CRYPTO_ERROR: Final = 0x100
 ALERT_REASONS: Final[dict[int, str]] = {
     40: "handshake_failure",
     42: "certificate_untrusted",  # bad_certificate
+    44: "certificate_revoked",
     45: "certificate_expired",
     48: "certificate_untrusted",  # unknown_ca
     120: "alpn",  # no_application_protocol
@@ -57,6 +60,10 @@ class LinkOwner(Protocol):
     def on_data(self, link: Link, stream_id: int, data: bytes) -> None:
         """The next bytes of a stream, in order."""
 
+    def on_datagram(self, link: Link, data: bytes) -> None:
+        """The data of one DATAGRAM frame: unreliable, in no order, and possibly before ``on_established``'s peer has
+        greeted."""
+
     def on_closed(self, link: Link, closed: Closed) -> None:
         """The connection is gone; it must not be used any more."""
 
@@ -76,6 +83,7 @@ class Link:
         self.greeting_timeout_s = HANDSHAKE_TIMEOUT_S
         self.greeted = False
         """Set by the owner once the peer has proved who it is; until then the connection lives on borrowed time."""
+        self._sent_datagram = False
         self.closed = False
         self._closed_at = 0.0
         self._farewell: tuple[int, str] | None = None
@@ -87,8 +95,13 @@ class Link:
 
     @property
     def certified(self) -> Agent | None:
-        """Whom the peer's certificate names; ``None`` where the transport asks clients for none."""
+        """Whom the peer's certificate names; ``None`` until the greeting where the transport asks clients for none."""
         return self.connection.certified
+
+    def show(self, certificate: Certificate, agent: Agent) -> Agent:
+        """A certificate that names ``agent`` came with the greeting; the connection lasts no longer than it is good."""
+        self.connection.certified, self.connection.peer_certificate = agent, certificate
+        return agent
 
     @property
     def connection_terminated(self) -> bool:
@@ -104,9 +117,42 @@ class Link:
 
     def write(self, stream_id: int, data: bytes) -> None:
         """Append to a stream; it leaves at the end of the loop's tick. Never blocks: watch ``unsent_bytes``."""
-        if not self.closed:
+        if self.closed:
+            return
+        try:
             self.connection.send_stream_data(stream_id, data)
+        except Exception:
+            if self.connection.can_write(stream_id):
+                raise
+            return  # the peer takes no more of it; the event that says so is next, and ends the connection
+        self._driver.touch(self)
+
+    def send_datagram(self, data: bytes) -> bool:
+        """Send once, without any promise. False when the peer takes no DATAGRAM frames, or none of that size."""
+        if self.closed or len(data) > self.connection.datagram_payload_bytes_max:
+            return False
+        self.connection.send_datagram(data)
+        self._sent_datagram = True
+        self._driver.touch(self)
+        return True
+
+    def send_path_probe(self, beginning: bytes) -> None:
+        """Ask the path whether it carries the profile's datagrams."""
+        if not self.closed:
+            self.connection.send_path_probe(beginning)
             self._driver.touch(self)
+
+    def settle_path(self, *, carries: bool) -> None:
+        """Keep to what the path carries, if need be by a new connection."""
+        if not self.closed and not self.connection.settle_path(carries=carries):
+            self._driver.end(self, Closed("path_narrow", "the next connection begins with smaller datagrams"))
+
+    def keep_alive(self) -> None:
+        """Ask for a sign of life, unless a datagram has asked for one since the last time."""
+        if not self._sent_datagram:
+            self.connection.send_ping(0)
+            self._driver.touch(self)
+        self._sent_datagram = False
 
     def close(self, code: int, reason: str) -> None:
         """Send what was written, then close: now, or as soon as it has left. The owner is not called back."""
@@ -157,6 +203,8 @@ class Link:
             self._owner.on_data(self, event.stream_id, event.data)
             if event.end_stream:
                 self._driver.end(self, Closed("stream_closed", "the peer ended a long-lived stream"))
+        elif isinstance(event, events.DatagramFrameReceived):
+            self._owner.on_datagram(self, event.data)
         elif isinstance(event, events.HandshakeCompleted):
             self._owner.on_established(self)
         elif isinstance(event, (events.StreamReset, events.StopSendingReceived)):

@@ -1,17 +1,19 @@
 """qh3's connection, whose packets are handled in Rust, in the shape that the driver knows.
 
-What differs from aioquic. The listener cannot ask the dialler for a certificate: who dials is known by its HELLO alone,
-whose Ed25519 signature covers this session's TLS exporter (``protocol.greeting``). The dialler checks the listener's
-certificate when the handshake completes, before its owner hears of it. The library's own scheduler and pacer stay in
-place: streams share a congestion window without priorities. Every private member that is used is pinned by
-``tests/protocol/test_qh3_contract.py``.
+What differs from aioquic. The listener cannot ask the dialler for a certificate: it comes with the HELLO, and so do two
+signatures over this session's TLS exporter, by its key and by the agent's (``protocol.greeting``). The dialler checks
+the listener's certificate when the handshake completes, before its owner hears of it. The library's own scheduler and
+pacer stay in place: streams share a congestion window without priorities. The size of datagrams is fixed when a
+connection begins: where a path does not carry it, the next connection to that peer begins with less. Every private
+member that is used is pinned by ``tests/protocol/test_qh3_contract.py``.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
-from datetime import datetime
+from dataclasses import replace
 from typing import Any, Final
 
 from cryptography import x509
@@ -31,13 +33,36 @@ from qh3.quic.tls_bridge import QuicTlsBridge, QuicTlsCryptoData
 from protocol.errors import PeerViolation
 from protocol.identity import Identity
 from protocol.pki import private_pem
-from protocol.quic.backend import EXPORTER_BYTES, EXPORTER_LABEL, PACKETS_PER_KEY, Admission
-from protocol.quic.settings import ALPN, CONNECTION_ID_BYTES, FLOW_WINDOW_BYTES, IDLE_TIMEOUT_S, Profile
+from protocol.quic.backend import (
+    EXPORTER_BYTES,
+    EXPORTER_LABEL,
+    PACKETS_PER_KEY,
+    Admission,
+    check_datagram,
+    datagram_room,
+)
+from protocol.quic.settings import (
+    ALPN,
+    CONNECTION_ID_BYTES,
+    DATAGRAM_BYTES_MIN,
+    DATAGRAM_FRAME_BYTES_MAX,
+    DATAGRAM_FRAME_HEADER_BYTES,
+    DATAGRAMS_WAITING_MAX,
+    FLOW_WINDOW_BYTES,
+    IDLE_TIMEOUT_S,
+    Profile,
+)
 from protocol.roster import Agent
 
 BAD_CERTIFICATE: Final = 0x100 + 42
 """TLS alert 42 as a QUIC error code (RFC 8446, 6; RFC 9001, 4.8)."""
 CRYPTO_PIECE_BYTES: Final = 20
+INITIAL_RTT_S_MIN: Final = 0.05
+"""A first probe time-out costs the core its large datagrams for good: it must not come before any answer can."""
+PATH_SIZE: Final = 5
+"""Where the size of datagrams stands in the core's description of its path."""
+PROBE_OVERHEAD_BYTES: Final = 32
+"""As aioquic's, and two bytes that a packet number may grow by; no packet of streams is as full."""
 _PARAMETERS_BYTES: Final = 4096
 
 logging.getLogger("quic").setLevel(logging.ERROR)  # the library warns of every peer that closes; we count those
@@ -49,12 +74,14 @@ class ExportingTls(QuicTlsBridge):
     exporter: bytes | None = None
 
     def serialize_transport_parameters(self) -> bytes:
-        """As the library's, but a client accepts datagrams of any size that its network carries, not 1472 bytes."""
+        """As the library's, but a client asks for datagrams that its network carries, not for 1472 bytes. A listener's
+        core heeds that from its first packet on."""
         written = super().serialize_transport_parameters()
         if not self.configuration.is_client:
             return written
         parameters = pull_quic_transport_parameters(Buffer(data=written))
-        parameters.max_udp_payload_size = max(1472, self.configuration.max_datagram_size)
+        size = self.configuration.max_datagram_size
+        parameters.max_udp_payload_size = size if size == DATAGRAM_BYTES_MIN else max(1472, size)
         buffer = Buffer(capacity=_PARAMETERS_BYTES)
         push_quic_transport_parameters(buffer, parameters)
         data: bytes = buffer.data
@@ -85,15 +112,17 @@ class Qh3Connection(QuicConnection):
 
     events = events
     certified: Agent | None = None
-    peer_valid_until: datetime | None = None
+    peer_certificate: x509.Certificate | None = None
     refusal: str | None = None
     key_updates: int = 0
+    datagrams_overtaken: int = 0
 
     def __init__(
         self,
         *,
         configuration: QuicConfiguration,
         admission: Admission,
+        narrow: set[Any],
         original_destination_connection_id: bytes | None = None,
         reset_token: Callable[[bytes], bytes] | None = None,
     ) -> None:
@@ -101,8 +130,11 @@ class Qh3Connection(QuicConnection):
             configuration=configuration, original_destination_connection_id=original_destination_connection_id
         )
         self._admission = admission
+        self._narrow = narrow
+        self._address: Any = None
         self._own_reset_token = reset_token
         self._sent_since_renewal = 0
+        self._datagrams_waiting: deque[bytes] = deque()
 
     # --- what the driver sees ---------------------------------------------------------------------------------------
 
@@ -116,7 +148,7 @@ class Qh3Connection(QuicConnection):
 
     @property
     def begun(self) -> bool:
-        return self.is_client or (self._core is not None and self._core.received_authenticated_packet)
+        return self.is_client or self.begun_by_peer
 
     @property
     def closing(self) -> Any:
@@ -138,6 +170,9 @@ class Qh3Connection(QuicConnection):
     def has_stream(self, stream_id: int) -> bool:
         return bool(self._core is not None and self._core.can_send_stream(stream_id))
 
+    def can_write(self, stream_id: int) -> bool:
+        return self.has_stream(stream_id)
+
     def unsent_bytes(self, stream_id: int) -> int:
         return int(self.get_send_buffer_size(stream_id))
 
@@ -145,23 +180,101 @@ class Qh3Connection(QuicConnection):
     def has_unsent(self) -> bool:
         return self.get_send_buffer_size() > 0
 
+    def release(self) -> None:
+        self._core = self._tls = None
+        self._events.clear()
+
+    @property
+    def datagram_payload_bytes_max(self) -> int:
+        return datagram_room(self.max_datagram_bytes, self._remote_max_datagram_frame_size)
+
+    def send_datagram(self, data: bytes) -> None:
+        check_datagram(data, self.datagram_payload_bytes_max)
+        if len(self._datagrams_waiting) >= DATAGRAMS_WAITING_MAX:
+            self._datagrams_waiting.popleft()
+            self.datagrams_overtaken += 1
+        self._datagrams_waiting.append(data)
+
+    @property
+    def max_datagram_bytes(self) -> int:
+        """The core's own: it falls to the minimum for good when nothing answers its first packets for a moment."""
+        core = self._core
+        return int(self._configuration.max_datagram_size if core is None else core.active_path[PATH_SIZE])
+
+    @property
+    def path_unproved(self) -> bool:
+        probe = self.max_datagram_bytes - PROBE_OVERHEAD_BYTES + DATAGRAM_FRAME_HEADER_BYTES
+        return self.max_datagram_bytes > DATAGRAM_BYTES_MIN and probe <= (self._remote_max_datagram_frame_size or 0)
+
+    def send_path_probe(self, beginning: bytes) -> None:
+        self._datagrams_waiting.append(beginning.ljust(self.max_datagram_bytes - PROBE_OVERHEAD_BYTES, b"\0"))
+
+    def settle_path(self, *, carries: bool) -> bool:
+        if carries or self.max_datagram_bytes == DATAGRAM_BYTES_MIN:
+            return True
+        self._narrow.add(self._address)
+        return False
+
+    def connect(self, addr: Any, now: float) -> None:
+        self._fit(addr)
+        super().connect(addr, now)
+
+    def _fit(self, addr: Any) -> None:
+        """The core is about to be made, with a size for good."""
+        self._address = addr
+        if addr in self._narrow:
+            self._narrow.discard(addr)
+            self._configuration = replace(self._configuration, max_datagram_size=DATAGRAM_BYTES_MIN)
+
+    def close(self, error_code: int = 0, frame_type: int | None = None, reason_phrase: str = "") -> None:
+        """As the library's. A listener that was heard and yet could not finish the handshake sent something that the
+        path did not carry: next time it is asked for less."""
+        unfinished = self._close_event is None and self.refusal is None and not self._handshake_complete
+        if self.is_client and unfinished and self.begun_by_peer:
+            self._narrow.add(self._address)
+        super().close(error_code, frame_type, reason_phrase)
+
+    @property
+    def begun_by_peer(self) -> bool:
+        """Whether a packet of the peer could be decrypted."""
+        return self._core is not None and bool(self._core.received_authenticated_packet)
+
     def renew_keys_if_due(self) -> None:
-        if self._sent_since_renewal >= PACKETS_PER_KEY and self._handshake_confirmed:
-            self._sent_since_renewal = 0
-            self.key_updates += 1
+        if self._sent_since_renewal < PACKETS_PER_KEY or not self._handshake_confirmed:
+            return
+        try:
             self.request_key_update()
+        except ValueError:
+            return  # the last update, ours or the peer's, is not yet acknowledged; there is time until the next look
+        self._sent_since_renewal = 0
+        self.key_updates += 1
 
     def must_send(self, now: float) -> bool:
         return True  # asking costs about a microsecond here
 
     def receive_datagram(self, data: bytes, addr: Any, now: float) -> None:
         if self._close_event is None:
+            if self._core is None:
+                self._fit(addr)
             super().receive_datagram(data, addr, now)
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
         datagrams: list[tuple[bytes, Any]] = super().datagrams_to_send(now)
+        while self._datagrams_waiting and self._hand_over_datagram():
+            datagrams += super().datagrams_to_send(now)
         self._sent_since_renewal += len(datagrams)
         return datagrams
+
+    def _hand_over_datagram(self) -> bool:
+        """One, behind everything else, because the core fails at one that does not fit beside other frames; and only
+        when the congestion window has room, which the core would not ask about."""
+        core, data = self._core, self._datagrams_waiting[0]
+        if core is None or self._close_event is not None or core.congestion_window - core.bytes_in_flight < len(data):
+            return False
+        self._datagrams_waiting.popleft()
+        if len(data) <= self.max_datagram_bytes - PROBE_OVERHEAD_BYTES:  # the core may have become smaller meanwhile
+            self.send_datagram_frame(data)
+        return True
 
     def next_event(self) -> Any:
         """As the library's; the handshake is only complete once the listener's certificate has been looked at."""
@@ -180,7 +293,7 @@ class Qh3Connection(QuicConnection):
         certificate = x509.load_der_x509_certificate(shown.public_bytes())
         try:
             self.certified = self._admission(certificate)
-            self.peer_valid_until = certificate.not_valid_after_utc
+            self.peer_certificate = certificate
         except PeerViolation as violation:
             self.refusal = violation.reason
             self.close(BAD_CERTIFICATE, reason_phrase=f"{violation.reason}: {violation.detail}")
@@ -206,16 +319,19 @@ class Qh3Backend:
     """``Backend`` over qh3."""
 
     def __init__(self, identity: Identity, profile: Profile) -> None:
+        self._narrow: set[Any] = set()
+        """Peers to which a path did not carry the profile's datagrams, for one connection each: paths change."""
         self._client_settings = _configuration(identity, profile, is_client=True)
         self._server_settings = _configuration(identity, profile, is_client=False)
 
     def dial(self, admission: Admission) -> Qh3Connection:
-        return Qh3Connection(configuration=self._client_settings, admission=admission)
+        return Qh3Connection(configuration=self._client_settings, admission=admission, narrow=self._narrow)
 
     def accept(self, destination: bytes, admission: Admission, reset_token: Callable[[bytes], bytes]) -> Qh3Connection:
         return Qh3Connection(
             configuration=self._server_settings,
             admission=admission,
+            narrow=self._narrow,
             original_destination_connection_id=destination,
             reset_token=reset_token,
         )
@@ -231,8 +347,9 @@ def _configuration(identity: Identity, profile: Profile, *, is_client: bool) -> 
         max_data=FLOW_WINDOW_BYTES,
         max_stream_data=FLOW_WINDOW_BYTES,
         max_datagram_size=profile.max_datagram_bytes,
+        max_datagram_frame_size=DATAGRAM_FRAME_BYTES_MAX,
         probe_datagram_size=False,
-        initial_rtt=profile.initial_rtt_s,
+        initial_rtt=max(profile.initial_rtt_s, INITIAL_RTT_S_MIN),
         supported_versions=[QuicProtocolVersion.VERSION_1],
         verify_hostname=False,
         cadata=identity.authorities,

@@ -14,6 +14,8 @@ ALPN: Final = "swarm/1"
 CONNECTION_ID_BYTES: Final = 8
 IDLE_TIMEOUT_S: Final = 10.0
 KEEP_ALIVE_S: Final = 3.0
+HEARTBEAT_S: Final = 0.2
+"""On one host, each end of a connection pays 4 ms of processor time a second for this, and twice that at 0.1 s."""
 HANDSHAKE_TIMEOUT_S: Final = 5.0
 FLOW_WINDOW_BYTES: Final = 8 * 1024 * 1024
 SOCKET_BUFFER_BYTES: Final = 4 * 1024 * 1024
@@ -21,6 +23,15 @@ SOCKET_BUFFER_BYTES: Final = 4 * 1024 * 1024
 DATAGRAM_BYTES_MIN: Final = 1200
 DATAGRAM_BYTES_MAX: Final = 16384
 """aioquic writes lengths in 14 bits: anything above corrupts streams without an error."""
+
+DATAGRAM_FRAME_BYTES_MAX: Final = DATAGRAM_BYTES_MAX
+"""What we offer to take in one DATAGRAM frame (RFC 9221); a peer that offers nothing is sent none."""
+DATAGRAM_FRAME_OVERHEAD_BYTES: Final = 40
+"""Packet header, frame header and seal around a DATAGRAM frame's data, with every integer at its longest."""
+DATAGRAM_FRAME_HEADER_BYTES: Final = 5
+"""The part of it that counts towards what the peer takes."""
+DATAGRAMS_WAITING_MAX: Final = 4
+"""DATAGRAM frames that may wait for a congestion window; what is older than that tells the peer nothing any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +47,14 @@ class Profile:
     ack_delay_s: float
     """How long an acknowledgement waits for data that it can ride on; the peer allows for 25 ms."""
     loopback_only: bool = False
+    heartbeat_s: float = HEARTBEAT_S
+    """How often each end of a connection says that it is there; 0 for never."""
 
 
 PROFILES: Final = {
     "loopback": Profile("loopback", 16384, 0.001, "reno", False, 0.005, loopback_only=True),
     "lan": Profile("lan", 1452, 0.001, "cubic", False, 0.005),
-    "wan": Profile("wan", 1200, 0.1, "cubic", True, 0.001),
+    "wan": Profile("wan", 1200, 0.1, "cubic", True, 0.001, heartbeat_s=0.5),
 }
 
 

@@ -65,6 +65,8 @@ struct Hello {
   epoch @2 :UInt64;
   rosterDigest @3 :Data;
   signature @4 :Data;
+  certificates @5 :Data;
+  possession @6 :Data;
 }
 
 struct HelloAck {

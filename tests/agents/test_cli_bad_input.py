@@ -55,7 +55,15 @@ CASES = {
     ),
     "unknown key": Case("status --config {unknown_key}", 2, ("cluster.toml", "faulty_maxx", "remove it")),
     "negative limit": Case("config --config {negative_limit}", 2, ("risk.max_order_notional", "give")),
+    "feed of nobody": Case("status --feed --config {good}", 2, ("no agent has a feed", "set feed_port")),
+    "feed in detail": Case("status --feed --detail --config {good}", 2, ("--feed", "leave --detail")),
     "missing config": Case("status --config {here}/none.toml", 2, ("none.toml does not exist", "swarm init")),
+    "lost disk": Case(
+        "risk --id risk-1 --config {lost_disk} --log-level error",
+        2,
+        ("risk-1 has voted in this cluster before", "consensus.sqlite3 is missing", "new identity"),
+        process=True,  # it sets the logs of its process up before it refuses
+    ),
     "missing key": Case("venue --config {missing_key}", 2, ("venue/tls.key is missing",), process=True),
     "readable key": Case(
         "venue --config {readable_key}", 2, ("venue/agent.key has mode 0644", "chmod 600"), process=True
@@ -144,10 +152,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]
     found["unknown_key"] = variant(here, good, "unknown_key", "faulty_max", "faulty_maxx")
     found["negative_limit"] = variant(here, good, "negative_limit", "order_notional = ", "order_notional = -")
     found["nan_in_path"] = variant(here, good, "nan_in_path", "[data]", '[data]\npath = "../nan.csv"')
-    for name in ("missing_key", "readable_key", "expired"):
+    for name in ("missing_key", "readable_key", "expired", "lost_disk"):
         found[name] = variant(here, good, name)
     (here / "missing_key/pki/venue/tls.key").unlink()
     (here / "readable_key/pki/venue/agent.key").chmod(0o644)
+    cluster_id = load_config(found["lost_disk"]).roster.cluster_id
+    (here / "lost_disk/pki/risk-1/store").write_text(f"{cluster_id.hex()} {bytes(16).hex()}\n")
     config = load_config(found["expired"])
     subjects = [Subject(agent.id, agent.role, agent.host or agent.id) for agent in config.roster.agents]
     past = datetime.now(UTC) - timedelta(days=3)

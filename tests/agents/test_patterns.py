@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -39,7 +41,9 @@ def same(left: Analogues, right: Analogues) -> bool:
     )
 
 
+@cache
 def claim() -> Claim:
+    """Made when the first test asks, for that compiles the kernels."""
     return analogues(SEARCH)[0].claim(SECTION.window)
 
 
@@ -113,46 +117,47 @@ def test_hiding_a_nearer_window_is_caught() -> None:
     assert SEARCH.refute([msgspec.structs.replace(claim(), starts=starts, distances=distances)], AT) != [None]
 
 
-HONEST = claim()
-LIES = {
-    "unknown symbol": {"symbol": len(SYMBOLS)},
-    "another symbol": {"symbol": 1},
-    "another bar": {"query_end": AT - 1},
-    "another window": {"window": SECTION.window + 1},
-    "starts in another order": {"starts": HONEST.starts[::-1]},
-    "a start too few": {"starts": HONEST.starts[:-1], "distances": HONEST.distances[:-1]},
-    "a start too many": {"starts": (*HONEST.starts, 0), "distances": (*HONEST.distances, 99.0)},
-    "no starts": {"starts": (), "distances": ()},
-    "a start of the future": {"starts": (AT + 1, *HONEST.starts[1:])},
-    "a huge start": {"starts": (2**32 - 1, *HONEST.starts[1:])},
-    "a distance off by a thousandth": {"distances": (HONEST.distances[0] * 1.001, *HONEST.distances[1:])},
-    "a distance that is no number": {"distances": (float("nan"), *HONEST.distances[1:])},
-    "a distance too few": {"distances": HONEST.distances[:-1]},
-    "one distance for all": {"distances": HONEST.distances[:1]},
-    "no distances": {"distances": ()},
-    "a rosier forecast": {"forecast_bps": HONEST.forecast_bps + 2},
-    "the opposite forecast": {"forecast_bps": -HONEST.forecast_bps},
-    "a huge forecast": {"forecast_bps": 2**63 - 1},
+LIES: dict[str, Callable[[Claim], dict[str, Any]]] = {
+    "unknown symbol": lambda honest: {"symbol": len(SYMBOLS)},
+    "another symbol": lambda honest: {"symbol": 1},
+    "another bar": lambda honest: {"query_end": AT - 1},
+    "another window": lambda honest: {"window": SECTION.window + 1},
+    "starts in another order": lambda honest: {"starts": honest.starts[::-1]},
+    "a start too few": lambda honest: {"starts": honest.starts[:-1], "distances": honest.distances[:-1]},
+    "a start too many": lambda honest: {"starts": (*honest.starts, 0), "distances": (*honest.distances, 99.0)},
+    "no starts": lambda honest: {"starts": (), "distances": ()},
+    "a start of the future": lambda honest: {"starts": (AT + 1, *honest.starts[1:])},
+    "a huge start": lambda honest: {"starts": (2**32 - 1, *honest.starts[1:])},
+    "a distance off by a thousandth": lambda honest: {
+        "distances": (honest.distances[0] * 1.001, *honest.distances[1:])
+    },
+    "a distance that is no number": lambda honest: {"distances": (float("nan"), *honest.distances[1:])},
+    "a distance too few": lambda honest: {"distances": honest.distances[:-1]},
+    "one distance for all": lambda honest: {"distances": honest.distances[:1]},
+    "no distances": lambda honest: {"distances": ()},
+    "a rosier forecast": lambda honest: {"forecast_bps": honest.forecast_bps + 2},
+    "the opposite forecast": lambda honest: {"forecast_bps": -honest.forecast_bps},
+    "a huge forecast": lambda honest: {"forecast_bps": 2**63 - 1},
 }
 
 
 @pytest.mark.parametrize("lie", LIES)
 def test_every_lie_is_refuted_with_a_reason(lie: str) -> None:
-    (reason,) = SEARCH.refute([msgspec.structs.replace(HONEST, **LIES[lie])], AT)
+    (reason,) = SEARCH.refute([msgspec.structs.replace(claim(), **LIES[lie](claim()))], AT)
     assert reason
     assert "\n" not in reason
 
 
 def test_claims_are_judged_together_and_each_gets_its_own_reason() -> None:
-    lies = [msgspec.structs.replace(HONEST, **lie) for lie in LIES.values()]
-    together = [HONEST, *lies, HONEST]
+    lies = [msgspec.structs.replace(claim(), **lie(claim())) for lie in LIES.values()]
+    together = [claim(), *lies, claim()]
     assert SEARCH.refute(together, AT) == [SEARCH.refute([each], AT)[0] for each in together]
     assert SEARCH.refute([], AT) == []
 
 
 @pytest.mark.parametrize("market_index", [0, SECTION.window - 2, 500, 2**32 - 1])
 def test_a_bar_that_the_verifier_does_not_have_is_refuted(market_index: int) -> None:
-    assert SEARCH.refute([msgspec.structs.replace(HONEST, query_end=market_index)], market_index) == ["no such bar"]
+    assert SEARCH.refute([msgspec.structs.replace(claim(), query_end=market_index)], market_index) == ["no such bar"]
 
 
 def test_a_claim_counts_hundredths_of_a_basis_point() -> None:
@@ -190,14 +195,14 @@ def test_one_sample_that_differs_by_one_bit_is_other_data() -> None:
 
 @pytest.mark.parametrize("length", [0, SECTION.window - 1, SECTION.window + 1])
 def test_evidence_of_another_shape_is_other_data(length: int) -> None:
-    assert SEARCH.same_windows([HONEST], evidence(symbols=(0,)), length, AT) == [False]
-    assert SEARCH.same_windows([HONEST], evidence(), SECTION.window, AT) == [False]
+    assert SEARCH.same_windows([claim()], evidence(symbols=(0,)), length, AT) == [False]
+    assert SEARCH.same_windows([claim()], evidence(), SECTION.window, AT) == [False]
 
 
 def test_what_cannot_be_searched_is_left_to_the_search_to_refute() -> None:
-    unknown = msgspec.structs.replace(HONEST, symbol=2**32 - 1)
+    unknown = msgspec.structs.replace(claim(), symbol=2**32 - 1)
     both = Windows.of(SEARCH.windows(AT, (0, 1)))
-    assert SEARCH.same_windows([HONEST, unknown], both, SECTION.window, AT) == [True, True]
+    assert SEARCH.same_windows([claim(), unknown], both, SECTION.window, AT) == [True, True]
     assert SEARCH.same_windows([unknown], both, SECTION.window, AT) == [True]
 
 

@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from consensus.raft.config import RaftConfig
 from consensus.raft.log import ENTRY_OVERHEAD_BYTES, Log
-from consensus.raft.proposals import Outcome, Proposals, Standing
+from consensus.raft.outcome import Outcome, Standing
+from consensus.raft.proposals import Proposals
 from protocol.codes import EntryKind
 from protocol.errors import LocalMisuse
 from protocol.messages import AppendEntries, Entry
 from tests.oracles.raft_driver import Driver, entry, log_of
-from tests.oracles.raft_host import key_of
+from tests.sim.host import key_of
 
 
 def leader_of(driver: Driver) -> Driver:

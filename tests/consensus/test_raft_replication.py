@@ -41,7 +41,8 @@ def test_appends_and_acknowledges_after_the_disk() -> None:
 
 
 def test_an_acknowledgement_never_overtakes_an_earlier_write() -> None:
-    """A heartbeat confirms entries whose write is still under way: its answer has nothing to record, and yet waits."""
+    """A heartbeat confirms entries whose write is still under way: its answer has nothing to record, and yet waits,
+    for the term of its leader is on no disk either."""
     driver = Driver()
     driver.step(append(1, (0, 0), 0, 1))
     writing = driver.take()
@@ -49,6 +50,19 @@ def test_an_acknowledgement_never_overtakes_an_earlier_write() -> None:
     assert driver.take().empty
     driver.raft.persisted(writing)
     assert [item.message for item in driver.take().send_after_sync] == [AppendEntriesResponse(1, 0, True, 1)]
+
+
+def test_a_slow_disk_holds_up_no_answer_to_a_heartbeat() -> None:
+    """It names what is durable by now, so that the leader hears from us for as long as the write may take."""
+    driver = Driver(log_of(1), term=1)
+    driver.step(append(1, (1, 1), 0, 1))
+    writing = driver.take()
+    assert [item.message for item in writing.send_after_sync] == [AppendEntriesResponse(1, 0, True, 2)]
+    driver.step(append(1, (2, 1), 0))
+    assert [item.message for item in driver.take().send_now] == [AppendEntriesResponse(1, 0, True, 1)]
+    driver.raft.persisted(writing)
+    driver.step(append(1, (2, 1), 0))
+    assert [item.message for item in driver.take().send_now] == [AppendEntriesResponse(1, 0, True, 2)]
 
 
 def test_refuses_an_append_without_its_predecessor() -> None:

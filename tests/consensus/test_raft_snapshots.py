@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from consensus.machine import Compact, LogAppend, Snapshot, SnapshotRecord
 from consensus.raft.config import RaftConfig
+from consensus.raft.configuration import Configuration
 from consensus.raft.core import Raft
-from consensus.raft.membership import Configuration
 from consensus.raft.snapshot import Receiving, Sending, is_intact, make_snapshot
 from protocol.codes import EntryKind
 from protocol.errors import LocalMisuse

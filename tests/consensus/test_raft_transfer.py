@@ -7,8 +7,9 @@ import dataclasses
 import pytest
 
 from consensus.raft.config import Role
+from consensus.raft.transfer import TRANSFER
 from protocol.codes import EntryKind
-from protocol.messages import AppendEntriesResponse, RequestVote, RequestVoteResponse
+from protocol.messages import AppendEntries, AppendEntriesResponse, RequestVote, RequestVoteResponse
 from protocol.raft_messages import TimeoutNow
 from tests.oracles.raft_driver import CONFIG, Driver, log_of
 
@@ -57,6 +58,23 @@ def test_the_request_is_repeated_and_given_up_after_an_election_timeout() -> Non
         assert requests(driver) == ([1] if still else [])
     assert 0 <= driver.now_ns - started_ns - CONFIG.election_timeout_max_ns <= CONFIG.heartbeat_ns
     assert driver.raft.status()["transfers_abandoned"] == 1
+    assert driver.raft.propose(EntryKind.FRAME, b"x") == 2
+
+
+def test_a_transfer_ends_in_time_however_many_reads_begin_rounds() -> None:
+    """Rounds for reads replaced the heartbeats, and with them the clock by which a lost request is repeated and a
+    transfer given up: under a steady load of reads the leader refused proposals for good (thesis 3.10)."""
+    driver = leader()
+    started_ns = driver.now_ns
+    driver.raft.transfer_leadership(1, driver.now_ns)
+    assert requests(driver) == [1]
+    while driver.raft.status()["transferee"] is not None:
+        assert driver.now_ns - started_ns <= CONFIG.election_timeout_max_ns + CONFIG.heartbeat_ns
+        driver.raft.read(1, driver.now_ns)
+        for item in driver.take().send_now:
+            if isinstance(item.message, AppendEntries):
+                driver.step(AppendEntriesResponse(1, item.destination, True, 1, 0, item.message.round))
+        driver.wait(CONFIG.heartbeat_ns // 5)
     assert driver.raft.propose(EntryKind.FRAME, b"x") == 2
 
 
@@ -135,3 +153,25 @@ def test_a_leader_that_asked_has_no_lease_for_the_rest_of_its_term() -> None:
     driver.drain()
     driver.raft.read(2, driver.now_ns)
     assert driver.take().reads == []
+
+
+def test_who_stops_hands_over_to_the_voter_that_is_the_furthest() -> None:
+    driver = Driver(log_of(1, 1))
+    driver.become_leader()
+    driver.acknowledge(2, 1)
+    driver.acknowledge(3, 2)
+    assert driver.raft.hand_over(driver.now_ns) == 2
+    sent = driver.drain()
+    assert [type(message) for message in sent if isinstance(message, TimeoutNow)] == [TimeoutNow]
+    assert driver.raft.proposal_refusal(0) == TRANSFER
+    assert driver.raft.hand_over(driver.now_ns) is None, "it is under way"
+
+
+def test_nobody_to_hand_over_to() -> None:
+    driver = Driver()
+    assert driver.raft.hand_over(driver.now_ns) is None, "a follower has nothing to hand over"
+    driver.become_leader()
+    driver.acknowledge(1, 1, 2)
+    driver.now_ns += CONFIG.election_timeout_min_ns + 1
+    assert driver.raft.hand_over(driver.now_ns) is None, "all are silent"
+    assert driver.raft.proposal_refusal(0) is None

@@ -135,6 +135,7 @@ def test_a_frame_of_a_wrong_shape_is_refused_and_named(changes: dict[str, object
     assert replica.ignored[reason] == 1
 
 
+@pytest.mark.sources
 def test_frames_without_a_place_are_bounded_by_author_and_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frames, "FRAMES_UNORDERED_MAX", 5)
     monkeypatch.setattr(voting, "FRAME_PATIENCE_NS", PATIENCE_NS)
@@ -155,6 +156,7 @@ def test_frames_without_a_place_are_bounded_by_author_and_forgotten_in_time(monk
     assert replica.frames[digest_of(sign_frame(2))].verdict is not None, "a verdict is for ever"
 
 
+@pytest.mark.sources
 def test_a_coordination_round_that_denies_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(voting, "FRAME_PATIENCE_NS", PATIENCE_NS)
     cluster, _ = running()
@@ -171,6 +173,7 @@ def test_a_coordination_round_that_denies_leaves_nothing_behind(monkeypatch: pyt
     assert all(not host.replica.frames for host in cluster.hosts)
 
 
+@pytest.mark.sources
 def test_closed_frames_are_bounded_and_still_answered_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A replica that was away for longer than the others keep frames gets the spine's votes all the same."""
     monkeypatch.setattr(frames, "FRAMES_KEPT_MAX", 2)
@@ -242,3 +245,18 @@ def test_a_command_that_another_sends_for_the_author_is_refused_on_the_lane() ->
     replica = cluster.hosts[1].replica
     assert not replica.frames
     assert (replica.ignored["submit_author_mismatch"], replica.ignored["command_signature_invalid"]) == (2, 1)
+
+
+def test_a_leader_that_stops_in_good_order_leaves_no_gap() -> None:
+    """Sooner than any election timeout, another leads and decides."""
+    cluster, _ = running()
+    before = cluster.leader
+    assert before is not None
+    assert before.replica.hand_over(cluster.now_ns) is not None
+    cluster.run(100 * MS, until=lambda: cluster.leader not in (None, before))
+    assert cluster.leader not in (None, before)
+    cluster.submit(command := sign_frame(1))
+    assert cluster.run(
+        500 * MS, until=lambda: all(not host.replica.unresolved and host.settled for host in cluster.hosts)
+    )
+    assert all(host.replica.frames[digest_of(command)].closed for host in cluster.hosts)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
 
+from consensus.callbacks import Callbacks
 from consensus.effects import Effects
-from consensus.machine import HardState, Outgoing, Ready, Record
-from consensus.runner import Callbacks, Runner
+from consensus.machine import HardState, Outgoing, Record
+from consensus.runner import Runner
 from consensus.storage import KeyValue, StorageFailed
 from protocol.errors import Unavailable
 from protocol.messages import StatusRequest
@@ -45,19 +46,19 @@ class ScriptedReplica:
         self.ticks = 0
         self.broken: Exception | None = None
 
-    def restored(self, now_ns: int) -> None:
-        assert now_ns > 0
-
     def step(self, sender: int, message: Any, now_ns: int) -> None:
         if self.broken is not None:
             raise self.broken
         self.steps.append(sender)
 
+    def peer_connected(self, peer: int, now_ns: int) -> None:
+        pass
+
     def tick(self, now_ns: int) -> None:
         self.ticks += 1
 
     def take_ready(self) -> Effects:
-        return self.script.popleft() if self.script else Effects(Ready())
+        return self.script.popleft() if self.script else Effects()
 
     def persisted(self, effects: Effects) -> None:
         self.persisted_effects.append(effects)
@@ -65,12 +66,11 @@ class ScriptedReplica:
 
 def drained(number: int, record: bool = True) -> Effects:
     """Effects with one message that may leave at once and one that may not."""
-    ready = Ready(
+    return Effects(
         records=[HardState(number, 0)] if record else [],
         send_now=[Outgoing(0, StatusRequest(number, 0))],
         send_after_sync=[Outgoing(1, StatusRequest(number, 1))],
     )
-    return Effects(ready)
 
 
 class Bench:
@@ -79,9 +79,12 @@ class Bench:
         self.replica = ScriptedReplica()
         self.sent: list[tuple[int, int]] = []
         self.failures: list[BaseException] = []
-        nothing: Any = lambda _: None  # noqa: E731
-        callbacks = Callbacks(self._send, nothing, nothing, nothing, nothing, self.failures.append)
-        self.runner = Runner(self.replica, self.disk, callbacks)  # type: ignore[arg-type]
+        self.perform: Callable[[Effects], None] = lambda _: None
+        callbacks = Callbacks(self._send, self._perform, self.failures.append)
+        self.runner = Runner(self.replica, self.disk, callbacks)
+
+    def _perform(self, effects: Effects) -> None:
+        self.perform(effects)
 
     def _send(self, outgoing: Outgoing, trace: int) -> None:
         assert isinstance(outgoing.message, StatusRequest)
@@ -200,17 +203,14 @@ async def test_callbacks_may_step_and_touch() -> None:
     """What a callback causes is drained behind the effects that it was told of."""
     bench = Bench()
 
-    def verify(_: Any) -> None:
-        bench.replica.script.append(drained(2))
-        bench.runner.step(3, StatusRequest(1, 1), 0)
+    def perform(effects: Effects) -> None:
+        if effects is first:
+            bench.replica.script.append(drained(2))
+            bench.runner.step(3, StatusRequest(1, 1), 0)
 
-    callbacks = bench.runner._callbacks
-    bench.runner._callbacks = Callbacks(
-        callbacks.send, verify, callbacks.settled, callbacks.coordinated, callbacks.granted, callbacks.failed
-    )
+    bench.perform = perform
     bench.runner.start()
     first = drained(1)
-    first.verify.append(None)  # type: ignore[arg-type]
     bench.drain(first)
     bench.disk.gate.release(5)
     await bench.until(lambda: len(bench.replica.persisted_effects) == 2)

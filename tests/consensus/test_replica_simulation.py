@@ -34,7 +34,7 @@ def forgets_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def votes_before_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     def send(self: Any, destination: int, vote: Any) -> None:
-        self._context.effects.ready.send_now.append(voting.Outgoing(destination, vote))
+        self._context.effects.send_now.append(voting.Outgoing(destination, vote))
 
     monkeypatch.setattr(voting.Voting, "_send", send)
 
@@ -49,6 +49,7 @@ def counts_approvals_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(voting, "settle", lambda votes, count, quorum, denial: honest(votes, count, quorum - 1, denial))
 
 
+@pytest.mark.sources
 @pytest.mark.parametrize("mutate", [forgets_verdicts, votes_before_the_disk, answers_nobody, counts_approvals_short])
 def test_the_oracle_catches_seeded_bugs(
     mutate: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch

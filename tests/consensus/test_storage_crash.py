@@ -14,6 +14,7 @@ from consensus.storage import Storage
 from consensus.storage_file import FILE_NAME
 from protocol.errors import UsageError
 from protocol.messages import Entry
+from tests.oracles.write_ahead import log_end
 
 ROOT = Path(__file__).parents[2]
 CLUSTER, AGENT = b"cluster", "risk-1"
@@ -89,9 +90,9 @@ def test_a_torn_write_ahead_log_keeps_whole_commits(tmp_path: Path) -> None:
         ends = []
         for index in range(1, 9):
             storage.commit(numbered(index))
-            ends.append((tmp_path / "live" / WRITE_AHEAD).stat().st_size)
+            ends.append(log_end(tmp_path / "live" / WRITE_AHEAD))
         whole = snapshot(tmp_path / "live", tmp_path / "whole")
-    content = (whole / WRITE_AHEAD).read_bytes()
+    content = (whole / WRITE_AHEAD).read_bytes()[: ends[-1]]
     for number, cut in enumerate(range(0, len(content) + 1, 1531)):
         torn = snapshot(whole, tmp_path / f"torn-{number}")
         (torn / WRITE_AHEAD).write_bytes(content[:cut])

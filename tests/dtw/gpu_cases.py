@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +28,23 @@ def nimble_threads() -> Iterator[None]:
     sys.setswitchinterval(1e-4)
     yield
     sys.setswitchinterval(before)
+
+
+@pytest.fixture(autouse=True)
+def one_shared_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The simulator looks whether a block has its shared array and then makes it, and a thread may be interrupted
+    between the two: it then computes on an array that no other thread sees."""
+    if not gpu_kernels.SIMULATED:
+        return
+    from numba.cuda.simulator import kernelapi
+
+    array, lock = kernelapi.FakeCUDAShared.array, threading.Lock()
+
+    def array_made_once(self: Any, shape: Any, dtype: Any) -> Any:
+        with lock:
+            return array(self, shape, dtype)
+
+    monkeypatch.setattr(kernelapi.FakeCUDAShared, "array", array_made_once)
 
 
 def data(seed: int, count: int, n: int, m: int, dtype: Any = np.float64) -> tuple[Any, Any]:

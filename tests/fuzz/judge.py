@@ -58,7 +58,7 @@ def judge(codec_name: str, target: str, data: bytes) -> str:
         if took > DECODE_S_MAX:
             raise Wrong(f"took {took:.1f} s")
     for message in found[1] if target == BATCH else [found]:
-        _check(message)
+        check_ranges(message)
     _check_again(codec, target, found)
     return "accepted"
 
@@ -71,7 +71,7 @@ def _decode(codec: Codec, target: str, data: bytes) -> Any:
         raise Wrong(f"{len(envelopes)} messages in a batch")
     if any(type(envelope.message) not in WIRE_TYPES for envelope in envelopes):
         raise Wrong("a type that never travels alone")
-    _check(header)
+    check_ranges(header)
     return header, [envelope.message for envelope in envelopes], envelopes
 
 
@@ -87,7 +87,8 @@ def _check_again(codec: Codec, target: str, found: Any) -> None:
         raise Wrong("what was accepted reads otherwise when it is written again")
 
 
-def _check(message: Message) -> None:
+def check_ranges(message: Message) -> None:
+    """Every field within what the schema allows. Raises ``Wrong``."""
     for field in fields_of(type(message)):
         _check_value(field, field.kind, getattr(message, field.name))
 
@@ -107,7 +108,7 @@ def _check_value(field: Field, kind: Kind, value: Any) -> None:
         _demand(fits, field, value)
     elif kind is Kind.STRUCT:
         _demand(type(value) is field.struct, field, value)
-        _check(value)
+        check_ranges(value)
     else:
         _check_list(field, value)
 
@@ -125,7 +126,7 @@ def _check_list(field: Field, value: Any) -> None:
         for item in value:
             if field.struct is not None:
                 _demand(type(item) is field.struct, field, item)
-                _check(item)
+                check_ranges(item)
             else:
                 _check_value(field, field.item, item)
 

@@ -9,6 +9,7 @@ def kill(endpoint: Endpoint) -> None:
     """As SIGKILL does: the port is gone, and nobody was told."""
     for task in endpoint._dialling:
         task.cancel()
+    endpoint._pacemaker.stop()
     driver = endpoint._driver
     driver._open = False
     driver._port.close()

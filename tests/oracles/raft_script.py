@@ -5,6 +5,7 @@ order. Replicas are named 0, 1, 2, and so on; a log is shown as the terms of its
 
     cluster 4 quorum=3     make the replicas, all followers without a log; entries=1 limits each append,
                            uncommitted=64 the leader's uncommitted bytes (an entry weighs 32 and its text),
+                           inflight=2 its unanswered appends to each follower,
                            lease=1 lets reads rest on a lease, chunk=100 cuts snapshots,
                            spare=2 adds replicas without a vote, and without quorum= it is a majority
     log 1 1 1 2            start replica 1 with this log, one number per entry's term; term=3 if it has seen a later one
@@ -23,41 +24,47 @@ order. Replicas are named 0, 1, 2, and so on; a log is shown as the terms of its
     deliver quiet          the same without printing messages
     deliver 4              deliver four messages only, in the order in which they were sent
     drop                   lose the messages that are still under way
+    overtake               of these the one that was sent last arrives first
     cut 0 | 1 2            lose everything between the sides
     heal                   lose nothing any more
     slow-disk 0            writes of replica 0 stay open
     fast-disk 0            and now they are done
+    write 0                the oldest open write of replica 0 is done, and no other
     crash 0                lose the machine and its open writes
     restart 0              come back from the disk
     displace 3             a process under 3's name, with an empty disk, takes its place
     return 3               and the true one is back, with the disk that it had
     connect 0 3            tell 0 that it has a new connection to 3
     show                   print every replica
+    progress 0             print what leader 0 believes of its followers
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from difflib import unified_diff
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from consensus.machine import HardState, ReadResult
 from consensus.raft.config import RaftConfig, Role
-from consensus.raft.membership import Configuration, decode_configuration, fixed_size
-from consensus.raft.proposals import Outcome
+from consensus.raft.configuration import Configuration, decode_configuration
+from consensus.raft.membership import fixed_size
+from consensus.raft.outcome import Outcome
 from protocol.codes import EntryKind
 from protocol.messages import AppendEntries, AppendEntriesResponse, Entry, Message, RequestVote, RequestVoteResponse
 from protocol.raft_messages import InstallSnapshot, InstallSnapshotResponse, ReadIndex, ReadIndexResponse, TimeoutNow
-from tests.oracles.raft_cluster import MILLISECOND_NS, majority
-from tests.oracles.raft_host import Disk, Host
-from tests.oracles.raft_judge import Judge
+from tests.sim.host import Disk, Host
+from tests.sim.judge import Judge
+from tests.sim.plan import MILLISECOND_NS, majority
 
 _CONFIG_NAMES: Final = {
     "entries": "entries_per_append_max",
     "uncommitted": "uncommitted_bytes_max",
     "lease": "lease_reads",
     "chunk": "snapshot_chunk_bytes_max",
+    "inflight": "inflight_appends_max",
 }
 
 
@@ -87,9 +94,11 @@ class Script:
         chosen = {name: int(value) for name, value in (option.split("=") for option in options)}
         size = fixed_size(chosen["quorum"], len(voters)) if "quorum" in chosen else majority
         roster = tuple(range(len(voters) + chosen.get("spare", 0)))
-        config = RaftConfig(
-            snapshots=True, **{_CONFIG_NAMES[name]: value for name, value in chosen.items() if name in _CONFIG_NAMES}
-        )
+        settings: dict[str, Any] = {
+            _CONFIG_NAMES[name]: value for name, value in chosen.items() if name in _CONFIG_NAMES
+        }
+        settings["lease_reads"] = bool(settings.get("lease_reads"))
+        config = RaftConfig(snapshots=True, **settings)
         self.hosts = [Host(own, voters, size, config, seed="script", roster=roster) for own in roster]
         self.judge = Judge(self.hosts, voters, size)
         for host in self.hosts:
@@ -181,6 +190,9 @@ class Script:
     def do_drop(self) -> None:
         self._inbox.clear()
 
+    def do_overtake(self) -> None:
+        self._inbox.insert(0, self._inbox.pop())
+
     def do_cut(self, *sides: str) -> None:
         left, right = (side.split() for side in " ".join(sides).split("|"))
         for one in map(int, left):
@@ -195,6 +207,12 @@ class Script:
 
     def do_fast_disk(self, own: str) -> None:
         self._slow.discard(int(own))
+
+    def do_write(self, own: str) -> None:
+        host = self.hosts[int(own)]
+        self._quiet = False
+        host.complete_write()
+        self._say(f"{own} has entries up to {host.raft.durable_index} on its disk, {len(host.open_writes)} writes open")
 
     def do_crash(self, own: str) -> None:
         self.hosts[int(own)].crash()
@@ -214,6 +232,11 @@ class Script:
 
     def do_connect(self, own: str, peer: str) -> None:
         self.hosts[int(own)].raft.peer_connected(int(peer), self.now_ns)
+
+    def do_progress(self, own: str) -> None:
+        for follower, progress in self.hosts[int(own)].raft.status()["followers"].items():
+            state, match, following, open_count = (progress[name] for name in ("state", "match", "next", "inflight"))
+            self._say(f"{follower}: {state}, matches up to {match}, next {following}, {open_count} unanswered")
 
     def do_show(self) -> None:
         for host in self.hosts:
@@ -328,6 +351,12 @@ def blocks(text: str) -> Iterator[tuple[list[str], list[str], str]]:
         yield comments, [line for line in lines.splitlines() if not line.startswith("#")], expected
 
 
+def difference(path: Path, commands: list[str], expected: str, printed: str) -> str:
+    """What is missing and what is new, as a unified diff."""
+    lines = unified_diff(expected.splitlines(), printed.splitlines(), f"{path.name}", "this run", lineterm="", n=2)
+    return "\n".join((f"{path.name}, after: {'; '.join(commands)}", *lines))
+
+
 def check_scenario(path: Path) -> None:
     """Run the file and compare; with UPDATE_SCENARIOS=1 write what happened instead. Commit such a change only when
     you can say why each line of it is right."""
@@ -337,6 +366,6 @@ def check_scenario(path: Path) -> None:
         head = "\n".join((*comments, *commands))
         rewritten.append(f"{head}\n----\n{printed}" if commands else head)
         if "UPDATE_SCENARIOS" not in os.environ:
-            assert printed == expected, f"{path.name}: {commands}"
+            assert printed == expected, difference(path, commands, expected, printed)
     if "UPDATE_SCENARIOS" in os.environ:
         path.write_text("\n\n".join(rewritten) + "\n")

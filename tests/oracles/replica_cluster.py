@@ -245,7 +245,7 @@ class ReplicaCluster:
         if not host.alive:
             return
         for effects in list(host.writing)[: self.random.randint(0, len(host.writing))]:
-            host.disk.write(effects.ready.records)
+            host.disk.write(effects.records)
         host.writing.clear()
         host.alive = False
         host.life += 1
@@ -320,7 +320,7 @@ class ReplicaCluster:
         while not (effects := host.replica.take_ready()).empty:
             if host.liar is None:
                 self.witness.takes(host, effects)
-            self._send(host, effects.ready.send_now)
+            self._send(host, effects.send_now)
             for record in effects.verify:
                 self._verify(host, record)
             for settled in effects.settled:
@@ -329,16 +329,16 @@ class ReplicaCluster:
                 host.settled[settled.record.digest] = settled
             host.coordinated.update(record.digest for record in effects.coordinated)
             host.granted.update(grant.version for grant in effects.grants)
-            if effects.ready.records or host.writing:
+            if effects.records or host.writing:
                 host.writing.append(effects)
                 self._write(host, effects)
             else:
-                self._send(host, effects.ready.send_after_sync)
+                self._send(host, effects.send_after_sync)
                 host.replica.persisted(effects)
         host.replica.check_invariants()
 
     def _write(self, host: Host, effects: Effects) -> None:
-        delay_ns = self.random.choice((MS // 2, 2 * MS, 12 * MS)) if effects.ready.records else 0
+        delay_ns = self.random.choice((MS // 2, 2 * MS, 12 * MS)) if effects.records else 0
         host.disk_free_ns = max(self.now_ns, host.disk_free_ns) + delay_ns
         life = host.life
         self._at(host.disk_free_ns, lambda: self._written(host, life, effects))
@@ -347,8 +347,8 @@ class ReplicaCluster:
         if not host.alive or host.life != life:
             return
         assert host.writing.popleft() is effects
-        host.disk.write(effects.ready.records)
-        self._send(host, effects.ready.send_after_sync)
+        host.disk.write(effects.records)
+        self._send(host, effects.send_after_sync)
         host.replica.persisted(effects)
         self._pump(host)
 

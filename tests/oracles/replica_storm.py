@@ -50,7 +50,7 @@ class Oracle(Witness):
         self.approved: set[tuple[bytes, int]] = set()
 
     def takes(self, host: Host, effects: Effects) -> None:
-        for entry in effects.ready.committed_entries:
+        for entry in effects.committed_entries:
             if entry.index > len(self.entries):
                 assert entry.index == len(self.entries) + 1
                 self.entries.append(entry)

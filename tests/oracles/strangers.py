@@ -34,6 +34,7 @@ class Stranger:
     transport: str = "aioquic"
     link: Link | None = None
     received: list[Message] = field(default_factory=list)
+    datagrams: list[bytes] = field(default_factory=list)
     closed: Closed | None = None
     established: asyncio.Event = field(default_factory=asyncio.Event)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
@@ -68,6 +69,15 @@ class Stranger:
         for channel in range(4):
             self.link.write(4 * channel, bytes([channel]))
         self.say(change(self.greeter.hello(self.link.exporter)))
+
+    async def greet_or_end(self) -> None:
+        """Greet, unless the handshake has ended it before."""
+        waiting = [asyncio.ensure_future(event.wait()) for event in (self.established, self.gone)]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=5)
+        for each in waiting:
+            each.cancel()
+        if not self.gone.is_set():
+            await self.greet()
 
     def say(self, *messages: Message, stream_id: int = 0, sender: int | None = None, number: int | None = None) -> None:
         """One batch, numbered as the protocol wants it unless ``number`` says otherwise."""
@@ -106,6 +116,10 @@ class Stranger:
     def on_data(self, link: Link, stream_id: int, data: bytes) -> None:
         for payload in self.readers.setdefault(stream_id, FrameReader()).receive(data):
             self.received += [envelope.message for envelope in CODEC.decode_batch(payload)[1]]
+        self.arrived.set()
+
+    def on_datagram(self, link: Link, data: bytes) -> None:
+        self.datagrams.append(data)
         self.arrived.set()
 
     def on_closed(self, link: Link, closed: Closed) -> None:

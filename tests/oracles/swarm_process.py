@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,29 @@ class SwarmDirectory:
                 if str(self.path).encode() in command and not zombie:
                     found.append(int(entry.name))
         return found
+
+    def await_process(self, agent_id: str, timeout_s: float = 60) -> int:
+        """The agent's process, as soon as there is one, long before it answers anybody."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            for pid in self.processes():
+                with suppress(OSError):
+                    if f"--id {agent_id} " in Path(f"/proc/{pid}/cmdline").read_text():
+                        return pid
+            time.sleep(0.02)
+        raise AssertionError(f"{agent_id} was not started within {timeout_s} s")
+
+    def log_of(self, agent_id: str) -> Path:
+        """The log that a running agent writes; ``runs/latest`` is the last run that has ended."""
+        words = Path(f"/proc/{self.await_process(agent_id)}/cmdline").read_text().replace("\0", " ").split()
+        return self.path / words[words.index("--run-dir") + 1] / agent_id / "log.jsonl"
+
+    def await_line(self, log: Path, *words: str, count: int = 1, timeout_s: float = 30) -> None:
+        """Wait until so many lines of a log hold all of these words."""
+        deadline = time.monotonic() + timeout_s
+        while sum(all(word in line for word in words) for line in log.read_text().splitlines()) < count:
+            assert time.monotonic() < deadline, f"{log} has no {count} lines with {words}"
+            time.sleep(0.05)
 
     def kill_all(self) -> None:
         """After a failed test: nothing of this cluster may stay behind."""

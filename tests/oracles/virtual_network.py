@@ -8,6 +8,7 @@ agree in every count that does not depend on the size of a key share or a signat
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import selectors
 from collections import deque
@@ -66,6 +67,7 @@ class MemoryNetwork:
         self.present: dict[Address, MemoryPort] = {}
         self.delivered = 0
         self._lives = 0
+        self._free_ports = itertools.count(1024)  # below those that a system gives out
 
     def port(self) -> ChaosPort:
         self._lives += 1
@@ -83,7 +85,7 @@ class MemoryPort:
         self._on_readable: Callable[[], None] = lambda: None
 
     def open(self, owner: str, host: str, port: int, on_readable: Callable[[], None]) -> None:
-        self._address = (host, port)
+        self._address = (host, port or next(self._network._free_ports))
         assert self._address not in self._network.present, f"{owner}: the address is in use"
         self._network.present[self._address] = self
         self._on_readable = on_readable

@@ -7,10 +7,14 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from agents.cluster_init import renew_certificates
+from agents.config import load_config
+from agents.revoke import revoke
 from tests.oracles.swarm_process import SwarmDirectory, assert_nothing_lost, finish
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
@@ -25,7 +29,7 @@ def swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SwarmDirectory]:
 
 def run_and_kill(swarm: SwarmDirectory, victim: str | None, cycles: int = 60) -> tuple[str, dict[str, Any]]:
     """Kill ``victim``, or the lane's leader, once the trader is at work; returns who it was and the report."""
-    process = swarm.up("--cycles", str(cycles))
+    process = swarm.up("--cycles", str(cycles), "--rate", "10")  # not over before anybody has looked
     agents = swarm.await_cycle(3, process)
     chosen = victim or agents["trader-1"]["leader"]
     os.kill(agents[chosen]["pid"], signal.SIGKILL)
@@ -46,6 +50,19 @@ def test_killing_the_lane_leader(swarm: SwarmDirectory) -> None:
 def test_killing_an_agent(swarm: SwarmDirectory, victim: str) -> None:
     _, report = run_and_kill(swarm, victim)
     assert_nothing_lost(report)
+
+
+def test_a_trader_that_dies_when_all_is_traded_comes_back_for_the_report(swarm: SwarmDirectory) -> None:
+    process = swarm.up("--cycles", "8", "--rate", "4")
+    pid = swarm.await_process("trader-1")
+    log = swarm.log_of("trader-1")
+    while not log.exists() or '"finished"' not in log.read_text():
+        assert process.poll() is None, "".join(process.communicate())
+        time.sleep(0.002)
+    os.kill(pid, signal.SIGKILL)
+    report = finish(process)
+    assert_nothing_lost(report)
+    assert report["run"]["cycles"] == 8
 
 
 def test_without_its_primary_the_spine_refuses_in_bounded_time(swarm: SwarmDirectory) -> None:
@@ -96,12 +113,20 @@ def test_of_two_processes_with_one_id_the_older_stops_with_its_reason(swarm: Swa
     assert {agent["id"]: agent["restarts"] for agent in report["run"]["agents"]}["risk-1"] == 1
 
 
-def test_certificates_are_renewed_in_mid_run(swarm: SwarmDirectory) -> None:
-    process = swarm.up("--cycles", "120", "--transport", "risk-1=qh3")
+def test_certificates_are_renewed_and_revoked_in_mid_run(swarm: SwarmDirectory) -> None:
+    """From a new authority on SIGHUP; then risk-2 is shut out by the list, and let in again with a new certificate."""
+    process = swarm.up("--cycles", "200", "--rate", "10", "--transport", "risk-1=qh3")
     agents = swarm.await_cycle(3, process)
-    assert swarm.run("init", "--dir", "cluster", "--renew").returncode == 0
+    assert swarm.run("init", "--dir", "cluster", "--renew", "--ca-key", "ca.key").returncode == 0
     for agent in agents.values():
         os.kill(agent["pid"], signal.SIGHUP)
+    config, ca_key = load_config(swarm.config), swarm.path / "ca.key"
+    revoke(config, ca_key, "risk-2", None, now=datetime.now(UTC), valid_hours=24)
+    log = swarm.log_of("risk-2")
+    swarm.await_line(log, '"refused_by_peer"', '"certificate_revoked"')
+    before = log.read_text().count('"peer_connected"')
+    renew_certificates(config, 24, ca_key)
+    swarm.await_line(log, '"peer_connected"', count=before + 6)  # each is said twice
     report = finish(process)
     assert_nothing_lost(report)
     assert all(agent["restarts"] == 0 for agent in report["run"]["agents"])

@@ -28,13 +28,16 @@ every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
 def reachable(function: Any, seen: set[int] | None = None) -> set[int]:
-    """Identities of everything that a closure calls, however deep."""
+    """Identities of everything that a closure, or a function made from its source, calls, however deep."""
     seen = set() if seen is None else seen
     if id(function) in seen:
         return seen
     seen.add(id(function))
-    cells = inspect.getclosurevars(function).nonlocals.values() if inspect.isfunction(function) else ()
-    for value in (*cells, *(function if isinstance(function, list | tuple) else ())):
+    names: list[Any] = []
+    if inspect.isfunction(function):
+        used = inspect.getclosurevars(function)
+        names = [*used.nonlocals.values(), *(used.globals.values() if "__file__" not in function.__globals__ else ())]
+    for value in (*names, *(function if isinstance(function, list | tuple) else ())):
         reachable(value, seen)
     return seen
 

@@ -6,6 +6,7 @@ Connections run without sockets or clocks: two objects, their datagrams carried 
 from __future__ import annotations
 
 import inspect
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
@@ -23,7 +24,14 @@ from protocol.identity import Identity
 from protocol.pki import CLIENT, SERVER, Authority, Subject, admit
 from protocol.quic.backend import PACKETS_PER_KEY
 from protocol.quic.connection import SwarmConnection, UnpacedSending, quic_configuration
-from protocol.quic.settings import DATAGRAM_BYTES_MAX, PROFILES, Profile
+from protocol.quic.settings import (
+    CONNECTION_ID_BYTES,
+    DATAGRAM_BYTES_MAX,
+    DATAGRAM_FRAME_BYTES_MAX,
+    DATAGRAM_FRAME_OVERHEAD_BYTES,
+    PROFILES,
+    Profile,
+)
 from protocol.roster import Agent, Role
 from tests.oracles.clusters import CLUSTER, Cluster, make_cluster
 
@@ -85,6 +93,8 @@ class Pair:
 
     def open_streams(self) -> None:
         self.exchange()
+        for end in (self.client, self.server):
+            end.settle_path(carries=True)
         for stream_id in (0, 4, 8, 12):
             self.client.send_stream_data(stream_id, b"*")
         self.exchange()
@@ -114,6 +124,15 @@ def test_members_that_we_override_or_replace() -> None:
     parameters = inspect.signature(QuicConnection._update_traffic_key).parameters
     assert list(parameters) == ["self", "direction", "epoch", "cipher_suite", "secret"]
     assert list(inspect.signature(QuicConnection._initialize).parameters) == ["self", "peer_cid"]
+    for name, expected in {
+        "_write_connection_limits": ["self", "builder", "space"],
+        "_write_stream_limits": ["self", "builder", "space", "stream"],
+        "_handle_crypto_frame": ["self", "context", "frame_type", "buf"],
+        "_handle_stream_frame": ["self", "context", "frame_type", "buf"],
+        "_on_connection_limit_delivery": ["self", "delivery", "limit"],
+        "_on_max_stream_data_delivery": ["self", "delivery", "stream"],
+    }.items():
+        assert list(inspect.signature(getattr(QuicConnection, name)).parameters) == expected
     assert list(inspect.signature(QuicConnection.receive_datagram).parameters) == ["self", "data", "addr", "now"]
     assert list(inspect.signature(QuicConnection.datagrams_to_send).parameters) == ["self", "now"]
     for name in ("next_send_time", "update_after_send", "update_rate"):
@@ -138,6 +157,9 @@ def test_members_that_we_read(cluster: Cluster) -> None:
         assert connection._streams[0].sender._buffer == b""
         assert connection._streams[0].sender.buffer_is_empty
         assert connection.round_trip_s == connection._loss._rtt_smoothed
+        assert connection._datagrams_pending == deque() and isinstance(connection._datagrams_pending, deque)
+        assert connection._remote_max_datagram_frame_size == DATAGRAM_FRAME_BYTES_MAX
+        assert len(connection._peer_cid.cid) == CONNECTION_ID_BYTES
 
 
 def test_pacer_asks_nothing_that_the_stand_in_lacks() -> None:
@@ -334,6 +356,27 @@ def test_largest_datagram_carries_data_unharmed(cluster: Cluster) -> None:
     pair.exchange()
     assert max(sizes) == DATAGRAM_BYTES_MAX
     assert b"".join(piece for _, piece in received(pair.server)).startswith(data[:60_000])
+
+
+def test_library_alone_lets_one_large_datagram_frame_block_all_others(cluster: Cluster) -> None:
+    """Why sizes are checked before anything is queued. If this fails the check may go."""
+    pair = Pair(cluster)
+    pair.open_streams()
+    pair.client.send_datagram_frame(bytes(DATAGRAM_BYTES_MAX))
+    pair.client.send_datagram_frame(b"small")
+    pair.exchange()
+    assert not any(isinstance(event, events.DatagramFrameReceived) for event in heard(pair.server))
+    assert len(pair.client._datagrams_pending) == 2
+
+
+def test_largest_datagram_frame_fits_behind_nothing_else(cluster: Cluster) -> None:
+    """The overhead that we allow for is never less than the library's own."""
+    pair = Pair(cluster)
+    pair.open_streams()
+    assert pair.client.datagram_payload_bytes_max == DATAGRAM_BYTES_MAX - DATAGRAM_FRAME_OVERHEAD_BYTES
+    pair.client.send_datagram(bytes(pair.client.datagram_payload_bytes_max))
+    [datagram] = pair.to_server()
+    assert DATAGRAM_BYTES_MAX - 16 < len(datagram) <= DATAGRAM_BYTES_MAX
 
 
 # --- life ---

@@ -39,8 +39,8 @@ def numbered(number: int) -> bytes:
 
 
 def test_everything_can_be_written_down() -> None:
-    text = "rtt=4ms,jitter=500us,loss=0.1%,duplicate=2%,reorder=1%,corrupt=0.01%,bandwidth=100mbit"
-    expected = Network(0.004, 0.0005, 0.001, 0.02, 0.01, 0.0001, 1e8)
+    text = "rtt=4ms,jitter=500us,loss=0.1%,duplicate=2%,reorder=1%,corrupt=0.01%,bandwidth=100mbit,mtu=1400"
+    expected = Network(0.004, 0.0005, 0.001, 0.02, 0.01, 0.0001, 1e8, 1400)
     parsed = parse_network(text)
     for name in Network.__dataclass_fields__:
         assert getattr(parsed, name) == pytest.approx(getattr(expected, name))
@@ -62,6 +62,9 @@ def test_everything_can_be_written_down() -> None:
         ("rtt=1ms,rtt=2ms", "stands there twice"),
         ("bandwidth=0mbit", "would carry nothing"),
         ("bandwidth=1e9mbit", "is no quantity"),
+        ("mtu=1400b", "give a number in bytes"),
+        ("mtu", "give a number in bytes"),
+        ("mtu=1199", "carries no QUIC; give 1200 or more"),
     ],
 )
 def test_bad_specifications_are_one_line(text: str, says: str) -> None:
@@ -122,6 +125,13 @@ def test_a_narrow_line_carries_its_rate_and_its_queue_is_bounded() -> None:
     assert len(arrived) / MANY == pytest.approx(0.5, abs=0.03)
     assert max(at - sent for sent, at in arrived) <= QUEUE_S + 0.003
     assert [at for _, at in arrived] == sorted(at for _, at in arrived)
+
+
+def test_what_is_larger_than_the_path_takes_is_dropped() -> None:
+    impairment = Impairment(parse_network("mtu=1300"), random.Random(1))
+    assert impairment.impair(bytes(1300), THERE, 0.0) == [(0.0, bytes(1300))]
+    assert impairment.impair(bytes(1301), THERE, 0.0) == []
+    assert impairment.counters == {"too_large": 1}
 
 
 def test_a_cut_is_one_way_and_for_one_address() -> None:

@@ -18,8 +18,10 @@ from protocol.fields import ALL_TYPES, MESSAGES_PER_BATCH_MAX
 from protocol.layout import batch_columns
 from protocol.messages import (
     WIRE_TYPES,
+    AppendEntries,
     Claim,
     Denial,
+    Entry,
     Frame,
     FrameVote,
     Intent,
@@ -89,6 +91,24 @@ def test_long_lists_of_rows(rows: int) -> None:
     for codec in map(codec_for, CODEC_NAMES):
         assert codec.decode_body(Frame, codec.encode_body(frame)) == frame
     assert capnp_twin.read(Frame, codec_for("capnp").encode_body(frame)) == frame
+
+
+def test_entries_that_were_written_before_are_the_same_bytes_anywhere() -> None:
+    """A leader's followers get the same entries in different batches; the second time they are copied."""
+    codec = codec_for("capnp")
+    header = BatchHeader(epoch=1, sender=0, sequence=1, sent_at_ns=1, acknowledged_sequence=0)
+
+    def batch(entries: tuple[Entry, ...], before: int) -> bytes:
+        append = AppendEntries(5, 0, 9, 4, 3, entries, 7)
+        messages = [Refused("x" * before), append, append]
+        return codec.encode_batch(header, [Envelope(trace, message) for trace, message in enumerate(messages)])
+
+    entries = tuple(Entry(5, index, 1, bytes(index)) for index in range(10, 40))
+    batch(entries, 3)
+    for before in (1, 17):
+        copied = batch(entries, before)
+        assert copied == batch(tuple(replace(entry) for entry in entries), before)
+        assert codec.decode_batch(copied)[1][1].message == AppendEntries(5, 0, 9, 4, 3, entries, 7)
 
 
 @every_codec

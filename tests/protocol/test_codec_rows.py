@@ -88,6 +88,7 @@ def test_reading_copies_nothing_and_nobody_can_write() -> None:
     assert np.shares_memory(frame.windows.array, np.frombuffer(body, np.uint8))
 
 
+@pytest.mark.sources
 def test_a_frame_outlives_the_buffer_that_it_came_in() -> None:
     received = bytearray(CODEC.encode_body(FRAME))
     frame = CODEC.decode_body(Frame, received)  # type: ignore[arg-type]

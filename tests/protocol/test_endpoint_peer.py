@@ -16,10 +16,13 @@ from protocol.codec import codec_for
 from protocol.errors import PeerViolation
 from protocol.greeting import Greeter
 from protocol.identity import Verifier
-from protocol.peer import EARLY_BYTES_MAX, Peer, Traffic
+from protocol.intake import EARLY_BYTES_MAX
+from protocol.peer import Peer, Traffic
 from protocol.quic.link import Closed, Link
 from protocol.roster import Agent
 from tests.oracles.clusters import Cluster, make_cluster
+
+pytestmark = pytest.mark.sources
 
 QUESTION = m.StatusRequest(3, 1)
 

@@ -17,8 +17,8 @@ from protocol.errors import PeerViolation
 from protocol.identity import Identity
 from protocol.pki import CLIENT, SERVER, admit
 from protocol.quic.backend import Connection, backend_for
-from protocol.quic.qh3_connection import CRYPTO_PIECE_BYTES, Qh3Connection
-from protocol.quic.settings import PROFILES
+from protocol.quic.qh3_connection import CRYPTO_PIECE_BYTES, PATH_SIZE, Qh3Connection
+from protocol.quic.settings import DATAGRAM_FRAME_BYTES_MAX, PROFILES
 from protocol.roster import Agent
 from tests.oracles.clusters import TRANSPORT_PAIRS, Cluster, make_cluster
 
@@ -110,15 +110,39 @@ def test_members_that_we_override_or_read(cluster: Cluster) -> None:
         assert connection._core.smoothed_rtt is not None and connection.round_trip_s > 0
         assert isinstance(connection._tls, QuicTlsBridge) and not connection._tls._outbound
         assert connection._tls.tls.key_schedule is not None
+        assert connection._remote_max_datagram_frame_size == DATAGRAM_FRAME_BYTES_MAX
+        assert connection._core.active_path[PATH_SIZE] == 16384
+        assert connection._core.congestion_window > 0 and isinstance(connection._core.bytes_in_flight, int)
 
 
 def test_event_names_are_those_of_the_other_library() -> None:
     from aioquic.quic import events as theirs
 
-    for name in ("StreamDataReceived", "HandshakeCompleted", "ConnectionTerminated", "ConnectionIdIssued",
-                 "ConnectionIdRetired", "StreamReset", "StopSendingReceived"):  # fmt: skip
+    for name in ("StreamDataReceived", "DatagramFrameReceived", "HandshakeCompleted", "ConnectionTerminated",
+                 "ConnectionIdIssued", "ConnectionIdRetired", "StreamReset", "StopSendingReceived"):  # fmt: skip
         ours, other = getattr(events, name), getattr(theirs, name)
         assert set(inspect.signature(ours).parameters) == set(inspect.signature(other).parameters)
+
+
+def test_library_alone_sends_datagram_frames_past_its_congestion_window(cluster: Cluster) -> None:
+    """Why ours wait in a queue of their own. If this fails the library has learnt to hold them back itself."""
+    pair = Pair(cluster)
+    pair.exchange()
+    assert isinstance(pair.client, Qh3Connection) and pair.client._core is not None
+    for _ in range(2 * pair.client._core.congestion_window // 1000):
+        pair.client.send_datagram_frame(bytes(1000))
+    pair.client.datagrams_to_send(pair.now)
+    assert pair.client._core.bytes_in_flight > 1.5 * pair.client._core.congestion_window
+
+
+def test_library_alone_fails_at_a_large_datagram_frame(cluster: Cluster) -> None:
+    """Why sizes are checked before anything is handed over."""
+    pair = Pair(cluster, sizes=(1200, 1200))
+    pair.exchange()
+    assert isinstance(pair.client, Qh3Connection)
+    pair.client.send_datagram_frame(bytes(1200))
+    with pytest.raises(Exception, match="capacity exhausted"):
+        pair.client.datagrams_to_send(pair.now)
 
 
 # --- both libraries together ---
@@ -164,6 +188,7 @@ def test_large_datagrams_carry_data_unharmed(cluster: Cluster, libraries: str) -
     pair = Pair(cluster, libraries)
     pair.exchange()
     heard(pair.client), heard(pair.server)
+    assert pair.client.settle_path(carries=True)
     data = bytes(range(256)) * 1000
     pair.client.send_stream_data(4, data)
     sizes = pair.exchange(40)
@@ -207,6 +232,37 @@ def test_keys_are_renewed_after_a_number_of_packets(cluster: Cluster, monkeypatc
     pair.exchange()
     assert pair.client._core.send_key_phase != before
     assert named(pair.server, "StreamDataReceived")[-1].data == b"under the new key"
+
+
+def test_library_falls_to_small_datagrams_when_its_first_packet_is_not_answered(cluster: Cluster) -> None:
+    """Why the size is asked of the core, never of the settings."""
+    client = backend_for("qh3", cluster.identity("trader-1"), PROFILES["loopback"]).dial(_nobody)
+    client.connect(SERVER_ADDRESS, now=100.0)
+    client.datagrams_to_send(100.0)
+    assert client.max_datagram_bytes == 16384
+    for step in range(1, 100):
+        client.handle_timer(100.0 + step * 0.01)
+        client.datagrams_to_send(100.0 + step * 0.01)
+    assert client.max_datagram_bytes == 1200
+
+
+def test_an_update_that_is_under_way_is_waited_for(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library raises at a second request; ours asks again at the next look."""
+    monkeypatch.setattr("protocol.quic.qh3_connection.PACKETS_PER_KEY", 1)
+    pair = Pair(cluster)
+    pair.exchange()
+    assert isinstance(pair.client, Qh3Connection)
+    pair.client.renew_keys_if_due()
+    pair.client.send_stream_data(0, b"not yet acknowledged")
+    assert pair.client.datagrams_to_send(pair.now)
+    with pytest.raises(ValueError, match="invalid key phase"):
+        pair.client.request_key_update()
+    pair.client.renew_keys_if_due()
+    assert pair.client.key_updates == 1
+    pair.now += 1.0
+    pair.exchange()
+    pair.client.renew_keys_if_due()
+    assert pair.client.key_updates == 2
 
 
 def test_listener_gives_our_reset_token(cluster: Cluster) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from protocol.batch import Channel
 from protocol.codec import codec_for
 from protocol.endpoint import Endpoint
 from protocol.quic.chaos import parse_network
+from protocol.quic.settings import PROFILES
+from protocol.roster import Agent
 from tests.oracles.clusters import Cluster, make_cluster
 from tests.oracles.killed import kill
 from tests.oracles.strangers import Recorder
@@ -24,6 +27,8 @@ HOUR_S = 3600.0
 RECONNECT_S_MAX = 15.0
 """A killed peer is noticed by its stateless reset or by the idle timeout, and dialled again within the back-off."""
 PACKETS_PER_KEY = 60
+HEARTBEAT_S = 1.0
+"""Slower than any profile's, so that a day of them takes minutes."""
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +50,11 @@ class Day:
         self.epoch = 0
         self.kills = 0
         self.key_updates = 0
+        self.heartbeats = 0
+        """Most that one agent has heard of another in one life."""
+        self.suspicions = 0
+        self.wronged: list[tuple[str, bool]] = []
+        """Who was suspected alive, whatever the network did to single datagrams: nobody."""
 
     async def begin(self, name: str) -> None:
         self.epoch += 1
@@ -58,10 +68,17 @@ class Day:
             rng=random.Random(self.epoch),
             epoch=self.epoch,
             transport=self.transport,
+            on_suspicion=self.note_suspicion,
+            profile=replace(PROFILES["loopback"], heartbeat_s=HEARTBEAT_S),
             port=self.network.port(),
             clock=self.loop.time,
         )
         await self.alive[name].start()
+
+    def note_suspicion(self, agent: Agent, suspected: bool) -> None:
+        self.suspicions += suspected
+        if agent.id in self.alive:
+            self.wronged.append((agent.id, suspected))
 
     def kill(self, name: str) -> None:
         kill(self.alive.pop(name))
@@ -109,13 +126,22 @@ class Day:
     def check_bounds(self) -> None:
         """Whatever came and went, an endpoint holds its two connections, nothing of earlier ones, and at most one call
         to risk-2, who is never there."""
+        assert not self.wronged
         for endpoint in self.alive.values():
             driver = endpoint._driver
             assert sum(link.greeted for link in driver._links) == len(NAMES) - 1
             assert len(driver._links) <= len(NAMES)
             assert len(driver._routes) <= 20 * (len(NAMES) - 1)
             assert not driver._port._waiting or len(driver._port._waiting) < 64  # type: ignore[attr-defined]
-            assert not endpoint._banned_until and endpoint.refused.total() <= self.kills * 4, endpoint.refused
+            for name in NAMES:
+                line = endpoint.statistics()["peers"].get(name, {})
+                if line:
+                    self.heartbeats = max(self.heartbeats, line["datagrams"]["heartbeats_in"])
+                    assert line["liveness"]["phi"] < 4 and line["liveness"]["overtaken"] == 0
+                    clock = line["liveness"]["clock"]
+                    assert abs(clock["offset_ns"]) <= clock["uncertainty_ns"] < 10_000_000
+                    assert not any(what.startswith("clock") for what in line["datagrams"])
+            assert not endpoint._offences.bans and endpoint.refused.total() <= self.kills * 4, endpoint.refused
         assert len(asyncio.all_tasks(self.loop)) <= 2 + len(NAMES) * 2
 
 
@@ -141,10 +167,11 @@ def test_a_quarter_of_an_hour(cluster: Cluster, transport: str, monkeypatch: pyt
     day = live(cluster, 0.25, transport, seed=1)
     assert day.kills >= 2
     assert day.key_updates > 5
+    assert day.heartbeats > 60
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("transport", ["aioquic", "qh3"])
 def test_a_day(cluster: Cluster, transport: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for module in ("connection", "qh3_connection"):
@@ -152,3 +179,5 @@ def test_a_day(cluster: Cluster, transport: str, monkeypatch: pytest.MonkeyPatch
     day = live(cluster, 24.0, transport, seed=2)
     assert day.kills >= 150
     assert day.key_updates > 1000
+    assert day.heartbeats > 600
+    assert day.suspicions > 50, "who is gone for 20 seconds is suspected before the idle timeout"

@@ -8,26 +8,39 @@ import msgspec
 
 from consensus.machine import ReadResult
 from consensus.raft.config import Role
+from consensus.raft.configuration import decode_configuration
 from consensus.raft.membership import QuorumSize
-from consensus.raft.proposals import Outcome, Standing
+from consensus.raft.outcome import Outcome, Standing
 from protocol.codes import EntryKind
 from protocol.messages import Entry
-from tests.oracles.raft_host import Host, key_of, link
+from tests.sim.host import Application, Host, key_of
 
 
 class Judge:
     """Safety, seen from outside: one canonical history, and what the Raft paper's figure 3 promises."""
 
-    def __init__(self, hosts: list[Host], voters: Collection[int], quorum_size: QuorumSize) -> None:
+    def __init__(
+        self,
+        hosts: list[Host],
+        voters: Collection[int],
+        quorum_size: QuorumSize,
+        application_type: type[Application] = Application,
+    ) -> None:
         self.hosts = hosts
         self.quorum_size = quorum_size
         self.groups = [frozenset(voters)]
         """The voters by the last committed configuration, both groups while it is joint."""
-        self.changes = 0
+        self.changes = self.joint = self.learners = 0
+        """Committed configurations; those that were joint; learners in them."""
         self.canonical: list[Entry] = []
-        self.chains = [bytes(32)]
-        """The application's state after so many entries."""
+        self._commit_terms: list[int] = []
+        """In which term each was committed: that of who says so first, since leaders commit before they tell."""
+        self.reference = application_type()
+        """What the canonical history makes of the application."""
+        self.chains = [self.reference.chain]
+        """Its state after so many entries."""
         self.leader_of_term: dict[int, int] = {}
+        self._checked: dict[int, tuple[object, ...]] = {}
         self.reads: dict[int, int] = {}
         self.reads_answered = 0
 
@@ -40,7 +53,9 @@ class Judge:
             assert entry.index == len(self.canonical) + 1, f"{entry.index} before {len(self.canonical) + 1}"
             self._on_a_quorum_of_disks(host, entry)
             self.canonical.append(entry)
-            self.chains.append(link(self.chains[-1], entry))
+            self._commit_terms.append(host.raft.term)
+            self.reference.apply([entry])
+            self.chains.append(self.reference.chain)
         assert host.application.index == entries[-1].index, f"{host.own} skipped entries"
 
     def _on_a_quorum_of_disks(self, host: Host, entry: Entry) -> None:
@@ -49,6 +64,9 @@ class Judge:
         if entry.kind == EntryKind.MEMBERSHIP:
             self.changes += 1
             self.groups = groups_of(entry)
+            configuration = decode_configuration(entry.payload)
+            self.joint += configuration.joint
+            self.learners += len(configuration.learners)
         holders = {other.own for other in self.hosts if other.disk.holds(entry)}
         later = [
             groups_of(each) for each in host.raft.entries_from(entry.index + 1) if each.kind == EntryKind.MEMBERSHIP
@@ -71,9 +89,16 @@ class Judge:
             self.reads_answered += 1
             assert result.index >= known, f"a stale read: at {result.index}, after {known} were committed"
 
-    def key_settled(self, key: bytes, answers: list[Outcome | None]) -> None:
+    def places_of_keys(self) -> dict[bytes, list[int]]:
+        """Where each key was committed: once, if all is well."""
+        places: dict[bytes, list[int]] = {}
+        for entry in self.canonical:
+            if (key := key_of(entry)) is not None:
+                places.setdefault(key, []).append(entry.index)
+        return places
+
+    def key_settled(self, key: bytes, places: list[int], answers: list[Outcome | None]) -> None:
         """Idempotency: a key commits at most once, and nothing that a live replica says of it is false."""
-        places = [entry.index for entry in self.canonical if key_of(entry) == key]
         assert len(places) <= 1, f"{key!r} was committed at {places}"
         for answer in answers:
             assert answer is None or answer.standing is not Standing.PENDING, f"{key!r} is still pending"
@@ -85,15 +110,35 @@ class Judge:
     def looked_at(self, host: Host) -> None:
         """Election safety and leader completeness, after every step of ``host``."""
         raft = host.raft
-        raft.check_invariants()
+        self._check_invariants(host)
         assert host.application.chain == self.chains[host.application.index], f"{host.own} has another state"
         if raft.role is not Role.LEADER or raft.term in self.leader_of_term:
             assert raft.role is not Role.LEADER or self.leader_of_term[raft.term] == host.own, "two leaders in one term"
             return
         self.leader_of_term[raft.term] = host.own
-        base = raft.log.base_index
-        held = raft.entries_from(1)[: max(len(self.canonical) - base, 0)]
-        assert held == self.canonical[base:], f"leader {host.own} of term {raft.term} lacks committed entries"
+        self._holds_what_was_committed_before(host)
+
+    def _holds_what_was_committed_before(self, host: Host) -> None:
+        """Leader completeness is about earlier terms. A candidate that was stopped may win its old term very late."""
+        raft = host.raft
+        earlier = [index for index, term in enumerate(self._commit_terms, start=1) if term < raft.term]
+        base, last = raft.log.base_index, earlier[-1] if earlier else 0
+        held = raft.entries_from(1)[: max(last - base, 0)]
+        assert held == self.canonical[base:last], f"leader {host.own} of term {raft.term} lacks committed entries"
+
+    def _check_invariants(self, host: Host) -> None:
+        """What all invariants but a leader's speak of changes seldom; what it believes of others changes all the
+        time."""
+        raft, log = host.raft, host.raft.log
+        seen = (
+            host.life, raft.role, raft.term, raft.leader, log.last_index, log.last_term, log.base_index,
+            raft.commit_index, log.durable_index, len(raft._votes),
+        )  # fmt: skip
+        if self._checked.get(host.own) != seen:
+            self._checked[host.own] = seen
+            raft.check_invariants()
+        elif raft._leadership is not None:
+            raft._leadership.check_invariants(raft.commit_index)
 
     def logs_match(self) -> None:
         """Log matching: the same index and term means the same entries up to there."""

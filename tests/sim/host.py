@@ -37,6 +37,8 @@ class Disk:
         self.base = (0, 0)
         """Index and term before the first entry."""
         self.snapshot: Snapshot | None = None
+        self.torn = 0
+        """Writes of which a crash left a part."""
 
     def write(self, records: Iterable[Record]) -> None:
         for record in records:
@@ -60,10 +62,12 @@ class Disk:
     def write_torn(self, records: list[Record], rng: random.Random) -> None:
         """The power fails in the middle: some of the records, and perhaps the beginning of one more."""
         whole = rng.randint(0, len(records))
-        self.write(records[:whole])
+        left: list[Record] = records[:whole]
         if whole < len(records) and isinstance(torn := records[whole], LogAppend):
             entries = torn.entries[: rng.randint(0, len(torn.entries))]
-            self.write([LogAppend(entries)] if entries else [])
+            left += [LogAppend(entries)] if entries else []
+        self.torn += bool(left) and left != records
+        self.write(left)
 
     def holds(self, entry: Entry) -> bool:
         """Whether the entry, or a snapshot in place of it, is here."""
@@ -123,13 +127,18 @@ class Host:
         machine_type: type[Raft] = Raft,
         seed: str = "host",
         roster: tuple[int, ...] | None = None,
+        application_type: type[Application] = Application,
     ) -> None:
         self.own = own
         self.roster = voters if roster is None else roster
         self.voters = voters
         self.disk = Disk()
         self.open_writes: deque[Ready] = deque()
+        self.stored_writes: deque[Ready] = deque()
+        """On the disk, and the machine has not been told."""
         self.life = 0
+        self.writes_lost = 0
+        """Writes that were under way at a crash, and did not all reach the disk."""
         self._quorum_size = quorum_size
         self._config = config
         self._machine_type = machine_type
@@ -137,7 +146,8 @@ class Host:
         self.compact_every = 0
         """Take a snapshot whenever so many entries were applied since the last one; 0 for never."""
         self.trailing = 0
-        self.application = Application()
+        self._application_type = application_type
+        self.application = application_type()
         self.machine: Raft | None = self._make()
         self.send: Callable[[int, int, Message], None] = lambda *_: None
         self.on_write: Callable[[Host], None] = lambda _: None
@@ -146,7 +156,7 @@ class Host:
 
     def _make(self) -> Raft:
         rng = random.Random(f"{self._seed}/{self.own}/{self.life}")
-        disk, self.application = self.disk, Application()
+        disk, self.application = self.disk, self._application_type()
         raft = self._machine_type(
             self.own, self.voters, self._quorum_size, rng, self._config, disk.hard_state, disk.entries,
             key_of=key_of, snapshot=disk.snapshot, log_base=disk.base, roster=self.roster,
@@ -162,16 +172,17 @@ class Host:
 
     def drain(self) -> None:
         """Perform every Ready up to the point where only the disk is awaited."""
-        while not (ready := self.raft.take_ready()).empty:
+        raft = self.raft
+        while not (ready := raft.take_ready()).empty:
             self._send(ready.send_now)
             if ready.records:
                 self.open_writes.append(ready)
                 self.on_write(self)
             else:
                 self._send(ready.send_after_sync)
-                self.raft.persisted(ready)
+                raft.persisted(ready)
             if ready.snapshot is not None:
-                self.application.restore(ready.snapshot, self.raft)
+                self.application.restore(ready.snapshot, raft)
             if ready.committed_entries:
                 self.application.apply(ready.committed_entries)
                 self.on_commit(self, ready.committed_entries)
@@ -180,9 +191,19 @@ class Host:
                 self.on_read(self, result)
 
     def complete_write(self) -> None:
+        """The oldest open write has reached the disk, and the machine learns of it at once."""
+        self.store_write()
+        self.report_write()
+
+    def store_write(self) -> None:
         """The oldest open write has reached the disk."""
         ready = self.open_writes.popleft()
         self.disk.write(ready.records)
+        self.stored_writes.append(ready)
+
+    def report_write(self) -> None:
+        """The machine learns of the oldest write that is stored."""
+        ready = self.stored_writes.popleft()
         self._send(ready.send_after_sync)
         self.raft.persisted(ready)
         self.drain()
@@ -199,9 +220,11 @@ class Host:
             whole = rng.randint(0, len(self.open_writes))
             for ready in list(self.open_writes)[:whole]:
                 self.disk.write(ready.records)
+            self.writes_lost += len(self.open_writes) - whole
             for ready in list(self.open_writes)[whole : whole + 1]:
                 self.disk.write_torn(ready.records, rng)
         self.open_writes.clear()
+        self.stored_writes.clear()
         self.machine = None
         self.life += 1
 
@@ -211,6 +234,9 @@ class Host:
 
     def _send(self, outgoing: Iterable[Outgoing]) -> None:
         for item in outgoing:
-            everybody = item.destination == BROADCAST
-            for to in [other for other in self.roster if other != self.own] if everybody else [item.destination]:
-                self.send(self.own, to, item.message)
+            if item.destination != BROADCAST:
+                self.send(self.own, item.destination, item.message)
+                continue
+            for other in self.roster:
+                if other != self.own:
+                    self.send(self.own, other, item.message)

@@ -1,0 +1,209 @@
+"""A key-value store on the lane, pure: what a log of writes means, and what its clients say on the wire.
+
+It is what etcd is to its users, in a hundred lines: the benchmark measures it beside etcd, the nemesis breaks its
+processes and checks what the clients saw.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from typing import Annotated, Final
+
+import msgspec
+
+from protocol.codes import EntryKind
+from protocol.messages import Entry
+
+ONCE_BYTES: Final = 16
+"""A write begins with its idempotency key (paper, section 8): the same one again is the same write."""
+RESULTS_MAX: Final = 10_000
+"""Writes whose results are remembered for a client that asks again. Which ones, the log alone decides."""
+LENGTH_BYTES: Final = 4
+REQUEST_BYTES_MAX: Final = 2**20
+"""Of a frame to a node, and so of any request."""
+RESPONSE_BYTES_MAX: Final = 64 * 2**20
+"""Of a frame to a client."""
+MESSAGES_PER_FRAME: Final = 64
+"""What one turn of a loop says travels together, in frames of at most so many messages."""
+
+
+class Verb(IntEnum):
+    """What a client may ask of a node."""
+
+    GET = 0
+    PUT = 1
+    CAS = 2
+    """Put, if the key still has the value that the client expects."""
+    STATUS = 3
+    TRANSFER = 4
+    """Hand the leadership to the node that ``key`` names."""
+    CUT = 5
+    """Send nothing to the nodes whose positions are the bytes of ``key``. Only a breakable node does that."""
+    CLOCK = 7
+    """Let the node's clock run and jump as ``value`` says in JSON. Only a breakable node does that."""
+    MEMBERS = 8
+    """Change to the voters and learners that ``value`` names in JSON. Only a breakable node does that."""
+    LOAD = 6
+    """The leader itself writes, as ``value`` says in JSON, and tells what it measured."""
+
+
+class Standing(IntEnum):
+    """How a request ended."""
+
+    DONE = 0
+    REFUSED = 1
+    """Nothing happened, and nothing will."""
+    UNKNOWN = 2
+    """It may have happened, or may yet happen."""
+
+
+class Request(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What a client sends."""
+
+    number: int
+    verb: int
+    key: bytes = b""
+    value: bytes = b""
+    expected: bytes | None = None
+    once: bytes = b""
+    """The idempotency key of a write."""
+
+
+class Load(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The value of a LOAD, as JSON: so many writes of ``size`` bytes, so many of them at a time."""
+
+    in_flight: Annotated[int, msgspec.Meta(ge=1)]
+    count: Annotated[int, msgspec.Meta(ge=1)]
+    size: Annotated[int, msgspec.Meta(ge=0, le=REQUEST_BYTES_MAX)]
+
+
+class ClockSetting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The value of a CLOCK, as JSON: so many millionths too fast from now on, after a jump forward."""
+
+    rate_ppm: Annotated[int, msgspec.Meta(gt=-1_000_000, le=100_000_000)] = 0
+    step_ms: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 0
+
+
+class Members(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The value of a MEMBERS, as JSON."""
+
+    voters: list[int]
+    learners: list[int] = []
+
+
+class Response(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What it is answered, in any order."""
+
+    number: int
+    standing: int
+    value: bytes | None = None
+    """Of a GET: what the key has. Of a CAS: empty if it was swapped, None if not."""
+    reason: str = ""
+    leader: int = -1
+    """Who leads as far as this node knows."""
+
+
+class Write(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The body of a lane entry, behind its idempotency key."""
+
+    key: bytes
+    value: bytes
+    expected: bytes | None = None
+
+
+class _Dump(msgspec.Struct, array_like=True, frozen=True):
+    index: int
+    values: dict[bytes, bytes]
+    results: dict[bytes, bool]
+    keys: list[tuple[bytes, int]]
+
+
+_write_encoder: Final = msgspec.msgpack.Encoder()
+_write_decoder: Final = msgspec.msgpack.Decoder(Write)
+
+
+def payload_of(request: Request) -> bytes:
+    """A PUT or a CAS as the payload of a lane entry."""
+    return request.once + _write_encoder.encode(Write(request.key, request.value, request.expected))
+
+
+def once_of(entry: Entry) -> bytes | None:
+    """The idempotency key of an entry: ``key_of`` of the lane."""
+    return entry.payload[:ONCE_BYTES] if entry.kind == EntryKind.FRAME else None
+
+
+class KeyValues:
+    """The state after the entry at ``index``, a function of the log alone."""
+
+    def __init__(self) -> None:
+        self.index = 0
+        self.values: dict[bytes, bytes] = {}
+        self.results: OrderedDict[bytes, bool] = OrderedDict()
+        """Of the latest writes, by idempotency key: whether they took effect."""
+
+    def apply(self, entry: Entry) -> bytes | None:
+        """The next committed entry; returns its idempotency key."""
+        assert entry.index == self.index + 1, f"entry {entry.index} after {self.index}"
+        self.index = entry.index
+        if entry.kind != EntryKind.FRAME:
+            return None
+        payload = entry.payload
+        once, write = payload[:ONCE_BYTES], _write_decoder.decode(payload[ONCE_BYTES:])
+        done = write.expected is None or self.values.get(write.key, b"") == write.expected
+        if done:
+            self.values[write.key] = write.value
+        self.results[once] = done
+        if len(self.results) > RESULTS_MAX:
+            self.results.popitem(last=False)
+        return once
+
+    def dump(self, keys: list[tuple[bytes, int]]) -> bytes:
+        """For a snapshot; ``keys`` are those that the lane remembers."""
+        return msgspec.msgpack.encode(_Dump(self.index, self.values, self.results, keys))
+
+    def load(self, data: bytes) -> list[tuple[bytes, int]]:
+        """Restore from a snapshot; returns the lane's keys in it."""
+        dumped = msgspec.msgpack.decode(data, type=_Dump)
+        self.index, self.values, self.results = dumped.index, dumped.values, OrderedDict(dumped.results)
+        return dumped.keys
+
+
+def frames(encoder: msgspec.msgpack.Encoder, messages: Sequence[Request] | Sequence[Response], bytes_max: int) -> bytes:
+    """Messages as they travel on a client's connection: each frame its length, then a list of them. Only a message that
+    is itself larger makes a frame larger than ``bytes_max``; its reader refuses it."""
+    first = range(0, len(messages), MESSAGES_PER_FRAME)
+    return b"".join([_cut(encoder, messages[at : at + MESSAGES_PER_FRAME], bytes_max) for at in first])
+
+
+def _cut(encoder: msgspec.msgpack.Encoder, messages: Sequence[Request] | Sequence[Response], bytes_max: int) -> bytes:
+    data = encoder.encode(messages)
+    if len(data) > bytes_max and len(messages) > 1:
+        middle = len(messages) // 2
+        return _cut(encoder, messages[:middle], bytes_max) + _cut(encoder, messages[middle:], bytes_max)
+    return len(data).to_bytes(LENGTH_BYTES, "little") + data
+
+
+class Deframer:
+    """Cuts what arrives on a connection into frames. Raises ``ValueError`` for one that is longer than the bound."""
+
+    def __init__(self, handle: Callable[[bytes], None], bytes_max: int = REQUEST_BYTES_MAX) -> None:
+        self._handle = handle
+        self._bytes_max = bytes_max
+        self._rest = b""
+
+    def receive(self, data: bytes) -> None:
+        """Take what arrived; every frame that is whole is handed on."""
+        data = self._rest + data if self._rest else data
+        position, end = 0, len(data)
+        while end - position >= LENGTH_BYTES:
+            size = int.from_bytes(data[position : position + LENGTH_BYTES], "little")
+            if size > self._bytes_max:
+                raise ValueError(f"a frame of {size} bytes; {self._bytes_max} at most")
+            following = position + LENGTH_BYTES + size
+            if following > end:
+                break
+            self._handle(data[position + LENGTH_BYTES : following])
+            position = following
+        self._rest = data[position:]

@@ -1,0 +1,1 @@
+"""The agents' store against others: ``swarm bench storage``."""

@@ -1,0 +1,81 @@
+"""The simulator's door: exit codes, and one clear line for what was wrong."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import tests.sim.__main__ as door
+
+
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    monkeypatch.setattr("sys.argv", ["tests.sim", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        door.main()
+    captured = capsys.readouterr()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, captured.out, captured.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--seed", "1", "--seeds", "2"),
+        ("--seed", "-1"),
+        ("--seed", "one"),
+        ("--seeds", "9..3"),
+        ("--seeds", "many"),
+        ("--seeds", "0"),
+        ("--seeds", "1..2", "--first", "3"),
+        ("--seeds", "2", "--trace"),
+        ("--seeds", "2", "--workers", "0"),
+        ("--seed", "1", "--workers", "2"),
+        ("--seed", "1", "--keep", "4,x"),
+        ("--seed", "1", "--keep", "9999"),
+        ("--seed", "1", "--mutant", "nobody"),
+        ("--what",),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    code, out, err = call(monkeypatch, capsys, *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1) and err.startswith("error: "), (out, err)
+
+
+def test_help_has_an_example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(monkeypatch, capsys, "--help")
+    assert code == 0 and "Example:" in out and "--seeds 1000" in out
+
+
+def test_one_seed_has_a_short_verdict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(monkeypatch, capsys, "--seed", "5")
+    assert code == 0 and len(out.splitlines()) == 4
+    assert all(word in out for word in ("events", "commits", "leaders", "elections", "reads", "faults"))
+
+
+def test_many_seeds_have_figures(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(monkeypatch, capsys, "--seeds", "3..6", "--workers", "1", "--json")
+    figures = json.loads(out)
+    assert code == 0 and figures["seeds"] == 4 and figures["failures"] == [] and figures["commits"] > 0
+    code, out, _ = call(monkeypatch, capsys, "--seeds", "2", "--first", "3", "--workers", "1")
+    assert code == 0 and "2 seeds, 0 failed" in out
+
+
+def test_too_little_time_is_a_failure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = call(monkeypatch, capsys, "--seeds", "25", "--workers", "1", "--seconds-max", "0", "--json")
+    assert code == 1 and "out of time" in err
+
+
+@pytest.mark.sources
+def test_a_failure_says_how_to_run_it_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = call(monkeypatch, capsys, "--seed", "0", "--mutant", "19", "--shrink")
+    assert code == 1 and "FAILED" in out and "are enough" in out
+    assert "rerun: python -m tests.sim --seed 0 --mutant 19" in err
+    code, out, err = call(monkeypatch, capsys, "--seeds", "2", "--mutant", "19", "--workers", "1", "--json")
+    assert code == 1 and "rerun: python -m tests.sim --seed 1 --mutant 19" in err
+    assert len(json.loads(out)["failures"]) == 2
