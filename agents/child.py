@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,8 +59,8 @@ class Child:
         asking, answers, errors = self._born.take_streams()
         self._asking, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(asking, "wb", 0))
         self._readers = [
-            asyncio.create_task(self._read_answers(await _reader(answers))),
-            asyncio.create_task(self._read_logs(await _reader(errors))),
+            asyncio.create_task(self._read_answers(answers)),
+            asyncio.create_task(self._read_logs(errors)),
         ]
 
     def _on_end(self, born: Born) -> None:
@@ -84,8 +84,8 @@ class Child:
 
     async def status(self, detail: bool = False, timeout_s: float = 2.0) -> dict[str, Any] | None:
         """Ask the agent's own event loop; None if it is gone or does not answer in time."""
-        if self._born is None or self._asking is None or self._ended.is_set():
-            return None
+        if self._born is None or self._asking is None or self._asking.is_closing() or self._ended.is_set():
+            return None  # a pipe that broke closes itself, perhaps before the end of its process is seen
         nonce = next(self._nonces)
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._answers[nonce] = future
@@ -116,15 +116,15 @@ class Child:
             self.signal(signal.SIGKILL)
             await self.wait()
 
-    async def _read_answers(self, stream: asyncio.StreamReader) -> None:
-        while line := await stream.readline():
+    async def _read_answers(self, descriptor: int) -> None:
+        async for line in _lines(descriptor):
             answer = parse_answer(line)
             future = self._answers.get(answer["nonce"]) if answer is not None else None
             if answer is not None and future is not None and not future.done():
                 future.set_result(answer["status"])
 
-    async def _read_logs(self, stream: asyncio.StreamReader) -> None:
-        while line := await stream.readline():
+    async def _read_logs(self, descriptor: int) -> None:
+        async for line in _lines(descriptor):
             text = line.decode(errors="replace").rstrip("\n")
             fields = parse_line(text)
             if fields is not None and fields["event"] == "fatal":
@@ -132,11 +132,17 @@ class Child:
             self._on_line(self.agent_id, text, fields)
 
 
-async def _reader(descriptor: int) -> asyncio.StreamReader:
+async def _lines(descriptor: int) -> AsyncIterator[bytes]:
+    """All that comes out of a pipe, which is closed at its end: uvloop would leave it open."""
     reader = asyncio.StreamReader(limit=LINE_BYTES_MAX)
-    loop = asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", 0))
-    return reader
+    pipe = os.fdopen(descriptor, "rb", 0)
+    protocol = asyncio.StreamReaderProtocol(reader)
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, pipe)
+    try:
+        while line := await reader.readline():
+            yield line
+    finally:
+        transport.close()
 
 
 def parse_answer(line: bytes) -> dict[str, Any] | None:
