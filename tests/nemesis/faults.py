@@ -25,6 +25,8 @@ CHANGED_S: Final = 3.0
 BEHIND_MAX: Final = 20
 """Entries that a learner may lack when it is made a voter."""
 VOTERS_MIN: Final = 3
+CALM_S: Final = 30.0
+"""For so long a hand that could do nothing yet goes on after the others have let go: a slow machine needs it."""
 LEADER_LOOKS: Final = 40
 LEADER_LOOK_S: Final = 0.05
 
@@ -50,9 +52,9 @@ class Nemesis:
                     group.create_task(self._hand(faults, random.Random(f"hand/{self._seed}/{number}"), until))
 
     async def _hand(self, faults: list[str], rng: random.Random, until: float) -> None:
-        """Every fault once in a drawn order, then again in another one."""
+        """Every fault once in a drawn order, then again in another one; until one of them was done, at least."""
         waiting: list[str] = []
-        while time.monotonic() < until:
+        while time.monotonic() < until or (time.monotonic() < until + CALM_S and not self._has_done(faults)):
             await asyncio.sleep(rng.uniform(0.1, 0.6))
             if not waiting:
                 waiting = rng.sample(faults, len(faults))
@@ -60,6 +62,9 @@ class Nemesis:
             action: Callable[[random.Random], Awaitable[bool]] = getattr(self, f"_{fault}")
             if await action(rng):
                 self.done[fault] += 1
+
+    def _has_done(self, faults: Sequence[str]) -> bool:
+        return any(self.done[fault] for fault in faults)
 
     async def _victim(self, rng: random.Random) -> int:
         """The leader half the time."""
