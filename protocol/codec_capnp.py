@@ -12,7 +12,7 @@ from protocol.fields import BATCH_BYTES_MAX, MESSAGES_PER_BATCH_MAX
 from protocol.layout import WORD, batch_columns, headers_position, layout_of
 from protocol.messages import WIRE_TYPES, Message
 from protocol.overlay_read import Cells, read_cells, read_root, rows_reader, struct_reader
-from protocol.overlay_write import rows_writer, struct_writer, with_local_blame, write_cells, write_root
+from protocol.overlay_write import rows_writer, struct_writer, with_local_blame, write_cells, write_pointer, write_root
 from protocol.segment import POINTER, Segment, new_message, sealed
 
 M = TypeVar("M", bound=Message)
@@ -57,8 +57,7 @@ class CapnpCodec:
         POINTER.pack_into(buffer, place, *write_cells(buffer, place + WORD, packed, _INDEX))
         for message_type, column in columns.items():
             place = _POINTERS + _COLUMN_POSITIONS[message_type] * WORD
-            halves = with_local_blame(_COLUMN_WRITERS[message_type], buffer, place + WORD, column)
-            POINTER.pack_into(buffer, place, *halves)
+            with_local_blame(write_pointer, buffer, place, _COLUMN_WRITERS[message_type], column)
         return sealed(buffer)
 
     def decode_batch(self, data: bytes) -> tuple[BatchHeader, list[Envelope]]:

@@ -30,8 +30,9 @@ from protocol.fields import (
     Kind,
     fields_of,
 )
+from protocol.intent import Intent
 from protocol.messages import Message
-from protocol.rows import Intent, Intents, Windows
+from protocol.rows import Intents, Windows
 
 M = TypeVar("M", bound=Message)
 _Converter = Callable[[Any], Any]

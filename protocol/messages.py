@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from protocol.intent import Intent as Intent
 from protocol.raft_messages import InstallSnapshot, InstallSnapshotResponse, ReadIndex, ReadIndexResponse, TimeoutNow
 from protocol.rows import NO_WINDOWS, Windows
-from protocol.rows import Intent as Intent
 from protocol.rows import Intents as Intents
 from protocol.structs import I64, U8, U16, U32, U64
 from protocol.structs import Message as Message

@@ -30,8 +30,8 @@ MODULES: Final = (
     "consensus/raft/replication", "consensus/raft/rounds", "consensus/raft/snapshot", "consensus/raft/state",
     "consensus/raft/transfer", "consensus/raft/writes",
     "protocol/batch", "protocol/codec_capnp", "protocol/credit", "protocol/endpoint", "protocol/framing",
-    "protocol/intake", "protocol/overlay_read", "protocol/overlay_write", "protocol/peer", "protocol/segment",
-    "protocol/sequence",
+    "protocol/intake", "protocol/overlay_read", "protocol/overlay_write", "protocol/peer", "protocol/rows",
+    "protocol/segment", "protocol/sequence",
     "protocol/quic/driver", "protocol/quic/link", "protocol/quic/packets",
 )  # fmt: skip
 """Without their suffix, from the project's root."""

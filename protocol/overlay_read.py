@@ -15,13 +15,15 @@ from math import isfinite
 from operator import itemgetter
 from typing import Any
 
+from librt.strings import read_i64_le
+
 from protocol.compiled import compiled
 from protocol.errors import PeerViolation
 from protocol.fields import Field, Kind
 from protocol.layout import ELEMENT_SIZE, FORMAT, WORD, Layout, layout_of
 from protocol.messages import Message
 from protocol.rows import NO_WINDOWS, Intents, Windows
-from protocol.segment import BYTES, COMPOSITE, LIST_KIND, POINTER, Segment
+from protocol.segment import BYTES, COMPOSITE, LIST_KIND, Segment
 
 Cells = tuple[Any, ...]
 """What one ``layout.row`` unpacks to: numbers, then the halves of each pointer."""
@@ -226,17 +228,17 @@ def _number_list_reader(field: Field) -> PointerReader:
 def intents_reader(field: Field) -> PointerReader:
     """Reader of intents as an array over the message's own bytes."""
     assert field.struct is not None
-    layout, maximum, over, unpack_tag = layout_of(field.struct), field.length_max, Intents.over, POINTER.unpack_from
+    layout, maximum = layout_of(field.struct), field.length_max
     shape, row_words = layout.shape, layout.words
 
     def read_slowly(segment: Segment, end: int, low: int, high: int) -> Intents:
         first, count, data_words, pointer_count = segment.struct_list(end, low, high, maximum)
         if (data_words, pointer_count) == (row_words, 0) or not count:
-            return over(segment.data, first, count)
+            return Intents(segment.data, first, count)
         stride = (data_words + pointer_count) * WORD
         starts = [first + row * stride for row in range(count)]  # the stride of empty rows is 0
         rows = [_as_known(layout, segment.data[start : start + data_words * WORD], b"") for start in starts]
-        return over(b"".join(rows), 0, count)
+        return Intents(b"".join(rows), 0, count)
 
     def read(segment: Segment, end: int, low: int, high: int) -> Intents:
         """The usual case in one test of the pointer and one of the tag; else the slow way finds out what it is."""
@@ -244,11 +246,11 @@ def intents_reader(field: Field) -> PointerReader:
         left = segment.words_left - words - 1
         usual = low & 3 == LIST_KIND and high & 7 == COMPOSITE and tag >= WORD and left >= 0
         if usual and tag + (words + 1) * WORD <= segment.size:
-            tag_low, tag_high = unpack_tag(segment.data, tag)
-            count = tag_low >> 2
-            if tag_high == shape and not tag_low & 3 and 0 < count <= maximum and count * row_words == words:
+            read_tag = read_i64_le(segment.data, tag)
+            count = (read_tag & 0xFFFF_FFFF) >> 2  # one that is negative is too large here
+            if read_tag >> 32 == shape and not read_tag & 3 and 0 < count <= maximum and count * row_words == words:
                 segment.words_left = left
-                return over(segment.data, tag + WORD, count)
+                return Intents(segment.data, tag + WORD, count)
         return read_slowly(segment, end, low, high)
 
     return read
@@ -257,7 +259,7 @@ def intents_reader(field: Field) -> PointerReader:
 def windows_reader(field: Field) -> PointerReader:
     """Reader of float32 windows as an array over the message's own bytes."""
     minimum, maximum, name = field.length_min, field.length_max, field.name
-    element_size, over = ELEMENT_SIZE[Kind.FLOAT32], Windows.over
+    element_size = ELEMENT_SIZE[Kind.FLOAT32]
 
     def read(segment: Segment, end: int, low: int, high: int) -> Windows:
         """As for the intents: the usual case in one test."""
@@ -271,7 +273,7 @@ def windows_reader(field: Field) -> PointerReader:
             target, count = segment.flat_list(end, low, high, element_size, 4)
         if not minimum <= count <= maximum:
             raise PeerViolation("list_length", f"{name} has {count} elements")
-        return over(segment.data, target, count) if count else NO_WINDOWS
+        return Windows(segment.data, target, count) if count else NO_WINDOWS
 
     return read
 

@@ -46,6 +46,12 @@ def with_local_blame(write: Callable[..., T], *arguments: Any) -> T:
         raise LocalMisuse(f"{type(arguments[-1]).__name__}: {error}") from error
 
 
+def write_pointer(buffer: bytearray, place: int, write: PointerWriter, value: Any) -> None:
+    """A value at the buffer's end and its pointer at ``place``."""
+    low, high = write(buffer, place + WORD, value)
+    POINTER.pack_into(buffer, place, low, high)
+
+
 # --- structs ---------------------------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocol.errors import LocalMisuse
-from protocol.structs import I64, U8, U32, U64, Message
+from protocol.intent import Intent
 
 INTENT_ROW: Final = np.dtype(
     {
@@ -37,21 +37,7 @@ _FIELD_MASK: Final = np.frombuffer(struct.pack("<QIBBHqqq", 2**64 - 1, 2**32 - 1
 """All ones where a row has a field, zero in its padding."""
 
 
-class Intent(Message, frozen=True):
-    """A wish to trade. Pointer-free. ``limit_price`` 0 means a market order, which the gate turns into a marketable
-    limit at the collar."""
-
-    sequence: U64
-    """Unique per trader for ever: the intent's id is (trader, sequence)."""
-    symbol: U32
-    side: U8
-    time_in_force: U8
-    quantity: I64
-    limit_price: I64
-    reference_price: I64
-
-
-_new: Final = object.__new__
+_ndarray: Final = np.ndarray
 
 
 class Intents:
@@ -61,32 +47,20 @@ class Intents:
 
     __slots__ = ("_wire", "array")
 
-    def __init__(self, array: NDArray[np.void]) -> None:
-        """A view, no copy: nobody may write to what lies under it."""
-        if array.dtype != INTENT_ROW or array.ndim != 1 or array.flags.writeable:
-            raise LocalMisuse(f"intents are read-only rows, not {array.dtype} of {array.ndim} dimensions")
-        self.array = array
-        self._wire: bytes | None = None
-
-    @classmethod
-    def over(cls, data: bytes, first: int, count: int) -> Intents:
+    def __init__(self, data: bytes, first: int, count: int, wire: bytes | None = None) -> None:
         """``count`` rows over ``data``, which the array keeps alive, from its byte ``first`` on."""
-        made = _new(cls)
-        made.array = np.ndarray((count,), INTENT_ROW, data, first)
-        made._wire = None
-        return made
+        self.array: NDArray[np.void] = _ndarray((count,), INTENT_ROW, data, first)
+        self._wire = wire
 
-    @classmethod
-    def of_packed(cls, packed: bytes) -> Intents:
+    @staticmethod
+    def of_packed(packed: bytes) -> Intents:
         """Rows over bytes that are written as they are: their padding is zero. The tag is put before them once."""
         count = len(packed) // INTENT_ROW.itemsize
         wire = _TAG.pack(count << 2, _WORDS) + packed if count else b""
-        made = cls.over(wire, _TAG.size if count else 0, count)
-        made._wire = wire
-        return made
+        return Intents(wire, _TAG.size if count else 0, count, wire)
 
-    @classmethod
-    def of_columns(cls, columns: Mapping[str, Sequence[int] | NDArray[Any]], count: int) -> Intents:
+    @staticmethod
+    def of_columns(columns: Mapping[str, Sequence[int] | NDArray[Any]], count: int) -> Intents:
         """Rows from their columns; one that is not named is zero. LocalMisuse for a number that does not fit."""
         rows = np.zeros(count, INTENT_ROW)
         try:
@@ -95,13 +69,13 @@ class Intents:
         except (OverflowError, TypeError, ValueError) as error:
             raise LocalMisuse(f"intents: {error}") from error
         # Over bytes, not over the array's own memory: what owns its memory can be made writeable again.
-        return cls.of_packed(rows.tobytes())
+        return Intents.of_packed(rows.tobytes())
 
-    @classmethod
-    def of(cls, *intents: Intent) -> Intents:
+    @staticmethod
+    def of(*intents: Intent) -> Intents:
         """Rows from structs: for tests, for tools, and for the codec that travels as maps."""
         columns = {name: [getattr(each, name) for each in intents] for name in Intent.__struct_fields__}
-        return cls.of_columns(columns, len(intents))
+        return Intents.of_columns(columns, len(intents))
 
     def __len__(self) -> int:
         return len(self.array)
@@ -147,28 +121,16 @@ class Windows:
 
     __slots__ = ("_packed", "array")
 
-    def __init__(self, array: NDArray[np.float32]) -> None:
-        """A view, no copy. Raises LocalMisuse."""
-        if array.dtype != np.float32 or array.ndim != 1 or array.flags.writeable:
-            raise LocalMisuse(f"windows are read-only float32, not {array.dtype} of {array.ndim} dimensions")
-        self.array = array
-        self._packed: bytes | None = None
-
-    @classmethod
-    def over(cls, data: bytes, first: int, count: int) -> Windows:
+    def __init__(self, data: bytes, first: int, count: int, packed: bytes | None = None) -> None:
         """``count`` numbers over ``data``, which the array keeps alive, from its byte ``first`` on."""
-        made = _new(cls)
-        made.array = np.ndarray((count,), np.float32, data, first)
-        made._packed = None
-        return made
+        self.array: NDArray[np.float32] = _ndarray((count,), np.float32, data, first)
+        self._packed = packed
 
-    @classmethod
-    def of(cls, values: NDArray[Any] | Sequence[float]) -> Windows:
+    @staticmethod
+    def of(values: NDArray[Any] | Sequence[float]) -> Windows:
         """A copy of any array of numbers, flattened row by row."""
         packed = np.asarray(values, np.float32).tobytes()
-        made = cls.over(packed, 0, len(packed) // 4)
-        made._packed = packed
-        return made
+        return Windows(packed, 0, len(packed) // 4, packed)
 
     def packed(self) -> bytes:
         """The numbers as they travel."""

@@ -8,11 +8,15 @@ segments, far pointers, capabilities, lists in another encoding than the declare
 from __future__ import annotations
 
 import struct
-from functools import cache
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from librt.strings import read_i64_le
 
 from protocol.errors import PeerViolation
 from protocol.layout import POINTER_FORMAT, WORD
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64  # a machine word, where this is compiled
 
 POINTER: Final = struct.Struct("<" + POINTER_FORMAT)
 STRUCT_KIND, LIST_KIND = 0, 1
@@ -21,7 +25,6 @@ BYTES, COMPOSITE = 2, 7
 """Element sizes of a list: bytes, and structs behind a tag."""
 NULL: Final = (0, 0)
 _SEGMENT_TABLE: Final = struct.Struct("<II")
-_unpack_table, _unpack_pointer = _SEGMENT_TABLE.unpack_from, POINTER.unpack_from
 
 
 class Segment:
@@ -30,15 +33,23 @@ class Segment:
     __slots__ = ("data", "size", "words_left")
 
     def __init__(self, data: bytes, bytes_max: int) -> None:
-        self.size = size = len(data)
+        size: i64 = len(data)
         if not 2 * WORD <= size <= bytes_max or size & 7:
             large = size > bytes_max
             raise PeerViolation("message_too_large" if large else "message_truncated", f"{size} bytes")
-        segments_after_first, words = _unpack_table(data)
-        if segments_after_first or words * WORD != size - WORD:
-            raise PeerViolation("segment_table", f"{segments_after_first + 1} segments, {words} words first")
-        self.words_left = words
         self.data = data if type(data) is bytes else bytes(data)
+        words = (size >> 3) - 1
+        if read_i64_le(self.data, 0) != words << 32:  # the table: no segments after the first, and its words
+            segments_after_first, claimed = _SEGMENT_TABLE.unpack_from(self.data)
+            raise PeerViolation("segment_table", f"{segments_after_first + 1} segments, {claimed} words first")
+        self.size: int = size
+        self.words_left: int = words
+
+    def pointer(self, position: int) -> tuple[int, int]:
+        """Lower (signed) and upper half of the pointer at ``position``, which is inside a struct that was claimed."""
+        pointer = read_i64_le(self.data, position)
+        low, high = pointer & 0xFFFF_FFFF, pointer >> 32 & 0xFFFF_FFFF
+        return (low if low < 1 << 31 else low - (1 << 32)), high
 
     def claim(self, position: int, words: int, charge: int) -> None:
         """Check that ``words`` words at ``position`` lie inside the segment, and charge for reading them."""
@@ -53,13 +64,14 @@ class Segment:
 
     def root(self) -> tuple[int, int, int]:
         """(target, data words, pointer count) of the root struct."""
-        low, high = _unpack_pointer(self.data, WORD)
-        data_words, pointer_count = high & 0xFFFF, high >> 16
+        pointer = read_i64_le(self.data, WORD)
+        data_words, pointer_count = pointer >> 32 & 0xFFFF, pointer >> 48 & 0xFFFF
         words = data_words + pointer_count
-        if not low and words and (words + 2) * WORD <= self.size:  # right behind its pointer, as every writer puts it
+        if not pointer & 0xFFFF_FFFF and words and (words + 2) * WORD <= self.size:
+            # Right behind its pointer, as every writer puts it.
             self.words_left -= words
             return 2 * WORD, data_words, pointer_count
-        return self.struct_target(2 * WORD, *POINTER.unpack_from(self.data, WORD))
+        return self.struct_target(2 * WORD, *self.pointer(WORD))
 
     def struct_target(self, end: int, low: int, high: int) -> tuple[int, int, int]:
         """(target, data words, pointer count) of the struct pointer that ends at ``end``."""
@@ -90,7 +102,7 @@ class Segment:
             raise PeerViolation("pointer_kind", f"kind {low & 3}, element size {high & 7} where structs belong")
         tag, words = end + (low >> 2) * WORD, high >> 3
         self.claim(tag, 1 + words, 1 + words)
-        tag_low, tag_high = POINTER.unpack_from(self.data, tag)
+        tag_low, tag_high = self.pointer(tag)
         count, data_words, pointer_count = tag_low >> 2, tag_high & 0xFFFF, tag_high >> 16
         if tag_low & 3 != STRUCT_KIND or count < 0 or count * (data_words + pointer_count) > words:
             raise PeerViolation("list_tag", f"{count} rows of {data_words} and {pointer_count} in {words} words")
@@ -103,13 +115,15 @@ class Segment:
 
 def new_message(data_words: int, pointer_count: int) -> bytearray:
     """A segment table to be sealed, the root pointer, and the root struct's zeroed words at byte 16."""
-    return bytearray(_empty(data_words, pointer_count))
+    shape = data_words | pointer_count << 16
+    empty = _EMPTY.get(shape)
+    if empty is None:
+        empty = _EMPTY[shape] = bytes(WORD) + POINTER.pack(0, shape) + bytes((data_words + pointer_count) * WORD)
+    return bytearray(empty)
 
 
-@cache
-def _empty(data_words: int, pointer_count: int) -> bytes:
-    root = POINTER.pack(0, data_words | pointer_count << 16)
-    return bytes(WORD) + root + bytes((data_words + pointer_count) * WORD)
+_EMPTY: Final[dict[int, bytes]] = {}
+"""By the shape of the root: our own schema has few."""
 
 
 def sealed(buffer: bytearray) -> bytes:

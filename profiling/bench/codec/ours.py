@@ -16,9 +16,9 @@ from protocol.fields import BATCH_BYTES_MAX
 from protocol.layout import WORD
 from protocol.messages import Frame, Intents
 from protocol.overlay_read import pointer_reader
-from protocol.overlay_write import pointer_writer
+from protocol.overlay_write import pointer_writer, write_pointer
 from protocol.rows import Windows
-from protocol.segment import POINTER, Segment, new_message, sealed
+from protocol.segment import Segment, new_message, sealed
 
 CODEC: Final[Codec] = codec_for("capnp")
 WRITE_INTENTS: Final = pointer_writer(Frame, "intents")
@@ -33,7 +33,7 @@ _FIRST: Final = 2 * WORD
 def write_orders(intents: Intents) -> bytes:
     """Intents as the only list of a message."""
     buffer = new_message(0, 1)
-    POINTER.pack_into(buffer, _FIRST, *WRITE_INTENTS(buffer, _FIRST + WORD, intents))
+    write_pointer(buffer, _FIRST, WRITE_INTENTS, intents)
     return sealed(buffer)
 
 
@@ -41,14 +41,14 @@ def read_orders(data: bytes) -> Intents:
     """Inverse of ``write_orders``, with every check that a frame's body gets."""
     segment = Segment(data, BATCH_BYTES_MAX)
     root, _, _ = segment.root()
-    return READ_INTENTS(segment, root + WORD, *POINTER.unpack_from(segment.data, root))
+    return READ_INTENTS(segment, root + WORD, *segment.pointer(root))
 
 
 def write_orders_with_windows(held: tuple[Intents, Windows]) -> bytes:
     """Intents and their windows as the two lists of a message."""
     buffer = new_message(0, 2)
-    POINTER.pack_into(buffer, _FIRST, *WRITE_INTENTS(buffer, _FIRST + WORD, held[0]))
-    POINTER.pack_into(buffer, _FIRST + WORD, *WRITE_WINDOWS(buffer, _FIRST + 2 * WORD, held[1]))
+    write_pointer(buffer, _FIRST, WRITE_INTENTS, held[0])
+    write_pointer(buffer, _FIRST + WORD, WRITE_WINDOWS, held[1])
     return sealed(buffer)
 
 
@@ -57,8 +57,8 @@ def read_orders_with_windows(data: bytes) -> tuple[Intents, Windows]:
     segment = Segment(data, BATCH_BYTES_MAX)
     root, _, _ = segment.root()
     first = root + WORD
-    intents = READ_INTENTS(segment, first, *POINTER.unpack_from(segment.data, root))
-    return intents, READ_WINDOWS(segment, first + WORD, *POINTER.unpack_from(segment.data, first))
+    intents = READ_INTENTS(segment, first, *segment.pointer(root))
+    return intents, READ_WINDOWS(segment, first + WORD, *segment.pointer(first))
 
 
 def write_frame(frame: Frame) -> bytes:
