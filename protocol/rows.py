@@ -11,7 +11,7 @@ The two classes only add what an array lacks to be part of an immutable message:
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -84,6 +84,10 @@ class Intents:
         """One row in plain Python numbers, whose arithmetic never overflows. Raises IndexError."""
         return Intent(*self.array.item(position))
 
+    def __iter__(self) -> Iterator[Intent]:
+        for row in self.array.tolist():
+            yield Intent(*row)
+
     def take(self, positions: Sequence[int]) -> Intents:
         """A copy of some rows, in the order of ``positions``."""
         words = np.frombuffer(self.packed(), np.uint64).reshape(-1, _WORDS)[np.asarray(positions, np.intp)]
@@ -141,6 +145,9 @@ class Windows:
 
     def __getitem__(self, position: int) -> float:
         return float(self.array[position])
+
+    def __iter__(self) -> Iterator[float]:
+        yield from self.array.tolist()
 
     def __eq__(self, other: object) -> bool:
         """Bit for bit."""

@@ -30,8 +30,6 @@ from protocol.quic.backend import (
     check_datagram,
     datagram_room,
 )
-from protocol.quic.fast_receive import FastReceiving
-from protocol.quic.fast_send import FastSending
 from protocol.quic.settings import (
     ALPN,
     CONNECTION_ID_BYTES,
@@ -43,6 +41,7 @@ from protocol.quic.settings import (
     IDLE_TIMEOUT_S,
     Profile,
 )
+from protocol.quic.usual import UsualWays
 from protocol.roster import Agent
 
 PROBE_OVERHEAD_BYTES: Final = 3 + CONNECTION_ID_BYTES + 3 + 16
@@ -64,7 +63,7 @@ class UnpacedSending:
         return
 
 
-class SwarmConnection(FastSending, FastReceiving):
+class SwarmConnection(UsualWays):
     """A connection whose two ends have proved who they are before the first byte is delivered.
 
     ``admission`` sees the peer's certificate on either side. After a refusal nothing that arrives is looked at, even
@@ -145,11 +144,6 @@ class SwarmConnection(FastSending, FastReceiving):
         return 0 if stream is None else len(stream.sender._buffer)
 
     @property
-    def has_unsent(self) -> bool:
-        # A list of four costs half as much as a generator.
-        return not all([stream.sender.buffer_is_empty for stream in self._streams.values()])  # noqa: C419
-
-    @property
     def datagram_payload_bytes_max(self) -> int:
         return datagram_room(self._max_datagram_size, self._remote_max_datagram_frame_size)
 
@@ -177,6 +171,7 @@ class SwarmConnection(FastSending, FastReceiving):
         return True
 
     def release(self) -> None:
+        self._disturb()
         self._streams.clear()
         self._by_priority.clear()
         self._events.clear()
@@ -187,19 +182,10 @@ class SwarmConnection(FastSending, FastReceiving):
             self.key_updates += 1
             self.request_key_update()
 
-    def receive_datagram(self, data: bytes, addr: NetworkAddress, now: float) -> None:
-        if self._close_event is None and not self.receive_usual(data, addr, now):
-            super().receive_datagram(data, addr, now)
-
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, NetworkAddress]]:
-        """As in aioquic, and an acknowledgement that is due later leaves now if there is data to carry it."""
-        space = self._spaces.get(tls.Epoch.ONE_RTT)
-        if space is not None and (space.ack_at or 0.0) > now and (self._datagrams_pending or self.has_unsent):
-            space.ack_at = now
-        if self._paced or self._path_probe is not None or (usual := self.usual_datagrams(now)) is None:
-            datagrams = super().datagrams_to_send(now)
-            return datagrams if self._path_probe is None else datagrams + self._large_datagram(now)
-        return usual
+        """And the probe of the path behind them, if one is due."""
+        datagrams = super().datagrams_to_send(now)
+        return datagrams if self._path_probe is None else datagrams + self._large_datagram(now)
 
     def _large_datagram(self, now: float) -> list[tuple[bytes, NetworkAddress]]:
         """The probe of the path, unless streams would ride along and be lost with it; a later probe tries again."""
@@ -209,20 +195,11 @@ class SwarmConnection(FastSending, FastReceiving):
             return []
         waiting, self._datagrams_pending = self._datagrams_pending, deque([probe])
         size, self._max_datagram_size = self._max_datagram_size, self._wanted_datagram_bytes
+        self._disturb()
         try:
             return super().datagrams_to_send(now)
         finally:
             self._datagrams_pending, self._max_datagram_size = waiting, size
-
-    def must_send(self, now: float) -> bool:
-        """Whether what has arrived calls for a datagram now. What else there may be to say rides with the
-        acknowledgement, whose timer runs; an empty ``datagrams_to_send`` costs as much as half a packet."""
-        if not self._handshake_confirmed or self._handshake_done_pending or self._close_event is not None:
-            return True
-        ack_at = self._spaces[tls.Epoch.ONE_RTT].ack_at
-        if self.has_unsent or self._probe_pending or self._datagrams_pending:
-            return True
-        return ack_at is not None and ack_at <= now
 
     # --- strict priority --------------------------------------------------------------------------------------------
 

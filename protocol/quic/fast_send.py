@@ -13,20 +13,18 @@ from __future__ import annotations
 from typing import Final
 
 from aioquic import tls
-from aioquic._buffer import Buffer
-from aioquic.buffer import size_uint_var
-from aioquic.quic.connection import NetworkAddress, QuicConnectionState
-from aioquic.quic.crypto import CryptoPair
+from aioquic.quic.connection import NetworkAddress, QuicConnection
 from aioquic.quic.packet import QuicFrameType, QuicPacketType
 from aioquic.quic.packet_builder import QuicSentPacket
-from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
+from librt.strings import BytesWriter
 
-from protocol.quic.windows import DeliveredWindows
+from protocol.quic.books import add_next, idle_timeout_s, note_sent
+from protocol.quic.calm import Calm
+from protocol.quic.sealing import sealed
 
 ONE_RTT: Final = tls.Epoch.ONE_RTT
-FIXED_BIT_AND_NUMBER_BYTES: Final = 0x41
-"""Short header, packet number of two bytes (RFC 9000, 17.3.1)."""
+SHORT_HEADER_PACKET: Final = QuicPacketType.ONE_RTT
 FRAMES_OVERHEAD_BYTES_MAX: Final = 1 + 3 * 8 + 1 + 1 + 2 * 8 + 2
 """Acknowledgement of one range, and a stream frame's header, with every integer at its longest."""
 TWO_BYTE_LENGTH: Final = 0x4000
@@ -36,134 +34,155 @@ STREAM_WITH_LENGTH: Final = int(QuicFrameType.STREAM_BASE) | 2
 STREAM_OFFSET_BIT: Final = 4
 
 
-class FastSending(DeliveredWindows):
-    """A connection that sends its usual datagrams the short way. Only for connections without a pacer."""
+class FastSender:
+    """Sends the usual datagrams of one connection. Only for connections without a pacer."""
+
+    def __init__(self, connection: QuicConnection, calm: Calm) -> None:
+        self._connection = connection
+        self._calm = calm
+        self._space = connection._spaces[ONE_RTT]
+        self._crypto = connection._cryptos[ONE_RTT]
+        self._loss = connection._loss
+        self._congestion = connection._loss._cc
+
+    def write(self, stream: QuicStream, data: bytes) -> bool:
+        """Append to a stream, as the library does. False, and nothing changed, unless the connection is calm and the
+        stream goes on."""
+        sender = stream.sender
+        if not self._calm.holds or not data or sender._buffer_fin is not None or sender._reset_error_code is not None:
+            return False
+        start = sender._buffer_stop
+        stop = start + len(data)
+        add_next(sender._pending, start, stop)
+        sender._buffer += data
+        sender._buffer_stop = stop
+        sender.buffer_is_empty = False
+        self._calm.wait(stream)
+        return True
 
     def usual_datagrams(self, now: float) -> list[tuple[bytes, NetworkAddress]] | None:
         """All that there is to send, already in the books of loss recovery; ``None``, and nothing changed, when that is
         anything but the data of one stream."""
-        if not self._only_streams_can_speak():
+        calm, connection = self._calm, self._connection
+        if not calm.holds and not calm.look():
             return None
-        stream = self._only_stream_to_send()
-        space = self._spaces[ONE_RTT]
-        if stream is None or len(space.ack_queue) > 1:
+        stream = calm.waiting
+        if stream is None or calm.several or len(self._space.ack_queue) > 1:
             return None
         sender = stream.sender
-        if len(sender._pending) != 1 or sender._buffer_fin is not None:
+        pending = sender._pending
+        if len(pending) != 1 or sender._buffer_fin is not None:
             return None
-        start, stop = sender._pending[0].start, sender._pending[0].stop
+        waiting = pending[0]
+        start, stop = waiting.start, waiting.stop
         if stop > stream.max_stream_data_remote:
             return None
-        if self._remote_max_data_used + max(stop - sender.highest_offset, 0) > self._remote_max_data:
+        new = stop - sender.highest_offset
+        if connection._remote_max_data_used + (new if new > 0 else 0) > connection._remote_max_data:
             return None
-        around = 3 + len(self._peer_cid.cid) + self._cryptos[ONE_RTT].aead_tag_size
-        room = self._max_datagram_size - around
+        around = 3 + len(calm.peer_id) + self._crypto.aead_tag_size
+        room = connection._max_datagram_size - around
         packets = 1 + (stop - start) // (room - FRAMES_OVERHEAD_BYTES_MAX)
         bytes_max = stop - start + packets * (FRAMES_OVERHEAD_BYTES_MAX + around)
-        if bytes_max > self._loss.congestion_window - self._loss.bytes_in_flight or room > TWO_BYTE_LENGTH_MAX:
+        congestion = self._congestion
+        if bytes_max > congestion.congestion_window - congestion.bytes_in_flight or room > TWO_BYTE_LENGTH_MAX:
             return None
-        return self._datagrams(stream, space, room, now)
+        return self._datagrams(stream, start, stop, room, now)
 
     def _datagrams(
-        self, stream: QuicStream, space: QuicPacketSpace, room: int, now: float
+        self, stream: QuicStream, start: int, stop: int, room: int, now: float
     ) -> list[tuple[bytes, NetworkAddress]]:
         """All that waits on the stream, cut where the library would cut it: each packet but the last is full."""
-        sender, crypto, datagrams = stream.sender, self._cryptos[ONE_RTT], []
-        assert stream.stream_id is not None, "only the handshake's streams have no number"
-        pending = sender._pending.shift()
-        start, stop = pending.start, pending.stop
+        connection, sender, space = self._connection, stream.sender, self._space
+        stream_id = stream.stream_id
+        assert stream_id is not None, "only the handshake's streams have no number"
+        datagrams: list[tuple[bytes, NetworkAddress]] = []
+        sender._pending.shift()
         while start < stop:
-            packet = QuicSentPacket(ONE_RTT, True, True, False, self._packet_number, QuicPacketType.ONE_RTT, now)
-            frames = Buffer(min(room, stop - start + FRAMES_OVERHEAD_BYTES_MAX))
-            if space.ack_at is not None and space.ack_at <= now:
-                self._write_acknowledgement(frames, space, packet, now)
-            header = 3 + size_uint_var(stream.stream_id) + (size_uint_var(start) if start else 0)
-            end = min(stop, start + room - frames.tell() - header)
-            _write_stream(frames, stream, start, end)
+            number = connection._packet_number
+            packet = QuicSentPacket(ONE_RTT, True, True, False, number, SHORT_HEADER_PACKET, now)
+            frames = BytesWriter()
+            if space.ack_at is not None:  # one that is due later leaves now: there is data to carry it
+                self._write_acknowledgement(frames, packet, now)
+            header = 3 + _integer_bytes(stream_id) + (_integer_bytes(start) if start else 0)
+            end = start + room - len(frames) - header
+            if end > stop:
+                end = stop
+            _write_stream(frames, stream, stream_id, start, end)
             packet.delivery_handlers.append((sender.on_data_delivery, (start, end, False)))
-            self._remote_max_data_used += max(end - sender.highest_offset, 0)
-            sender.highest_offset = max(sender.highest_offset, end)
-            datagrams.append(self._sent(self._protected(crypto, frames), packet, space, now))
+            highest = sender.highest_offset
+            if end > highest:
+                connection._remote_max_data_used += end - highest
+                sender.highest_offset = end
+            datagrams.append(self._sent(frames.getvalue(), packet, number, now))
             start = end
         sender.buffer_is_empty = True
+        self._calm.sent()
         return datagrams
 
-    def _only_streams_can_speak(self) -> bool:
-        """Whether the connection is in its long middle life, and nobody has asked for a frame of another kind."""
-        path = self._network_paths[0]
-        return (
-            self._handshake_confirmed
-            and self._state is QuicConnectionState.CONNECTED
-            and not (self._close_pending or self._handshake_done_pending or self._probe_pending)
-            and not (self._ping_pending or self._datagrams_pending or self._retire_connection_ids)
-            and not (self._streams_blocked_pending or path.remote_challenges or len(self._network_paths) > 1)
-            and path.is_validated
-            and self._remote_preferred_address is None
-            and self._quic_logger is None
-            and self._crypto_streams[ONE_RTT].sender.buffer_is_empty
-            and not self.window_due()
-            and self._local_max_streams_bidi.value == self._local_max_streams_bidi.sent
-            and self._local_max_streams_uni.value == self._local_max_streams_uni.sent
-            and all([connection_id.was_sent for connection_id in self._host_cids])  # noqa: C419 - cheaper than lazily
-        )
-
-    def _only_stream_to_send(self) -> QuicStream | None:
-        """The stream with something to send; ``None`` unless it is one, and no stream has a word about itself."""
-        found: QuicStream | None = None
-        for stream in self._streams.values():
-            sender = stream.sender
-            if self.stream_window_due(stream) or stream.receiver.stop_pending:
-                return None
-            if sender.reset_pending or sender.is_finished:
-                return None
-            if not sender.buffer_is_empty:
-                if found is not None or stream.is_blocked:
-                    return None
-                found = stream
-        return found
-
-    def _write_acknowledgement(
-        self, frames: Buffer, space: QuicPacketSpace, packet: QuicSentPacket, now: float
-    ) -> None:
-        received = space.ack_queue[0]
-        assert space.largest_received_time is not None, "there is something to acknowledge"
-        delay_us = int((now - space.largest_received_time) * 1000000)
-        frames.push_uint8(ACK)
-        frames.push_uint_var(received.stop - 1)
-        frames.push_uint_var(delay_us >> self._local_ack_delay_exponent)
-        frames.push_uint8(0)  # ranges besides the first
-        frames.push_uint_var(received.stop - 1 - received.start)
-        packet.delivery_handlers.append((self._on_ack_delivery, (space, space.largest_received_packet)))
+    def _write_acknowledgement(self, frames: BytesWriter, packet: QuicSentPacket, now: float) -> None:
+        connection, space = self._connection, self._space
+        received, received_at = space.ack_queue[0], space.largest_received_time
+        assert received_at is not None, "there is something to acknowledge"
+        delay_us = int((now - received_at) * 1000000)
+        last = received.stop - 1
+        frames.append(ACK)
+        _write_integer(frames, last)
+        _write_integer(frames, delay_us >> connection._local_ack_delay_exponent)
+        frames.append(0)  # ranges besides the first
+        _write_integer(frames, last - received.start)
+        packet.delivery_handlers.append((connection._on_ack_delivery, (space, space.largest_received_packet)))
         space.ack_at = None
 
-    def _protected(self, crypto: CryptoPair, frames: Buffer) -> bytes:
-        first = FIXED_BIT_AND_NUMBER_BYTES | self._spin_bit << 5 | crypto.key_phase << 2
-        number = (self._packet_number & 0xFFFF).to_bytes(2, "big")
-        header = b"%c%b%b" % (first, self._peer_cid.cid, number)
-        return crypto.encrypt_packet(header, frames.data, self._packet_number)
-
-    def _sent(
-        self, datagram: bytes, packet: QuicSentPacket, space: QuicPacketSpace, now: float
-    ) -> tuple[bytes, NetworkAddress]:
+    def _sent(self, payload: bytes, packet: QuicSentPacket, number: int, now: float) -> tuple[bytes, NetworkAddress]:
+        connection, crypto = self._connection, self._crypto
+        flags = connection._spin_bit << 5 | crypto.recv.key_phase << 2
+        datagram = sealed(crypto.send, flags, self._calm.peer_id, number, payload)
         packet.sent_bytes = len(datagram)
-        self._packet_number += 1
-        self._pacing_at = None
-        self._loss.on_packet_sent(packet=packet, space=space)
-        if not self._ack_eliciting_sent_since_receipt:
-            self._close_at = now + self._idle_timeout()
-            self._ack_eliciting_sent_since_receipt = True
-        path = self._network_paths[0]
+        connection._packet_number = number + 1
+        connection._pacing_at = None
+        note_sent(self._loss, self._space, packet, now)
+        if not connection._ack_eliciting_sent_since_receipt:
+            connection._close_at = now + idle_timeout_s(connection)
+            connection._ack_eliciting_sent_since_receipt = True
+        path = connection._network_paths[0]
         path.bytes_sent += len(datagram)
         return datagram, path.addr
 
 
-def _write_stream(frames: Buffer, stream: QuicStream, start: int, stop: int) -> None:
+def _write_stream(frames: BytesWriter, stream: QuicStream, stream_id: int, start: int, stop: int) -> None:
     """The frame of these bytes of a stream."""
     sender = stream.sender
-    assert stream.stream_id is not None
-    frames.push_uint8(STREAM_WITH_LENGTH | (STREAM_OFFSET_BIT if start else 0))
-    frames.push_uint_var(stream.stream_id)
+    frames.append(STREAM_WITH_LENGTH | (STREAM_OFFSET_BIT if start else 0))
+    _write_integer(frames, stream_id)
     if start:
-        frames.push_uint_var(start)
-    frames.push_uint16(stop - start | TWO_BYTE_LENGTH)
-    frames.push_bytes(bytes(sender._buffer[start - sender._buffer_start : stop - sender._buffer_start]))
+        _write_integer(frames, start)
+    _write_bytes(frames, stop - start | TWO_BYTE_LENGTH, 2)
+    first, data = sender._buffer_start, sender._buffer
+    if start == first and stop - first == len(data):
+        frames.write(data)
+    else:
+        frames.write(data[start - first : stop - first])
+
+
+def _integer_bytes(value: int) -> int:
+    """How long a variable-length integer is (RFC 9000, 16)."""
+    return 1 if value < 1 << 6 else 2 if value < 1 << 14 else 4 if value < 1 << 30 else 8
+
+
+def _write_integer(frames: BytesWriter, value: int) -> None:
+    """A variable-length integer (RFC 9000, 16): the length's logarithm in the first two bits."""
+    if value < 1 << 6:
+        frames.append(value)
+    elif value < 1 << 14:
+        _write_bytes(frames, value | 1 << 14, 2)
+    elif value < 1 << 30:
+        _write_bytes(frames, value | 1 << 31, 4)
+    else:
+        _write_bytes(frames, value | 3 << 62, 8)
+
+
+def _write_bytes(frames: BytesWriter, value: int, size: int) -> None:
+    """An integer of so many bytes, the highest first."""
+    for position in range(size - 1, -1, -1):
+        frames.append(value >> 8 * position & 0xFF)

@@ -27,6 +27,26 @@ WINDOW_BYTES = 300_000
 Packet = tuple[int, int, bytes]
 
 
+class Recording:
+    """A key's AEAD that writes down packet number, first byte and payload before it seals them."""
+
+    def __init__(self, sealing: Any, packets: list[Packet]) -> None:
+        self._aead = self
+        self._iv = sealing._iv
+        self._sealing = sealing._aead
+        self._packets = packets
+
+    def encrypt(self, *arguments: Any) -> Any:
+        """Called as the library's wrapper (payload, header, number), or the cipher itself (nonce, payload, header)."""
+        if isinstance(arguments[2], int):
+            payload, header, number = arguments
+            nonce = (self._iv ^ number).to_bytes(12, "big")
+        else:
+            nonce, payload, header = arguments
+        self._packets.append((self._iv ^ int.from_bytes(nonce, "big"), header[0], payload))
+        return self._sealing.encrypt(nonce, payload, header)
+
+
 class Recorded:
     """An established pair whose packets are written down before they are encrypted. ``short`` allows the short ways."""
 
@@ -47,14 +67,16 @@ class Recorded:
         return self.pair.client, self.pair.server
 
     def _record(self, end: Any) -> None:
-        crypto = end._cryptos[tls.Epoch.ONE_RTT]
-        encrypt = crypto.encrypt_packet
+        """Every key that it seals with, new ones too, writes down what it seals."""
+        context = end._cryptos[tls.Epoch.ONE_RTT].send
+        told = context._setup_cb
 
-        def encrypt_packet(header: bytes, payload: bytes, number: int) -> Any:
-            self.packets.append((number, header[0], payload))
-            return encrypt(header, payload, number)
+        def on_key(trigger: str) -> None:
+            context.aead = Recording(context.aead, self.packets)
+            told(trigger)
 
-        crypto.encrypt_packet = encrypt_packet
+        context._setup_cb = on_key
+        context.aead = Recording(context.aead, self.packets)
 
     def _count(self, end: Any) -> None:
         usual = end.usual_datagrams

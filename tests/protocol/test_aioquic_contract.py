@@ -32,6 +32,7 @@ from protocol.quic.settings import (
     PROFILES,
     Profile,
 )
+from protocol.quic.usual import UsualWays
 from protocol.roster import Agent, Role
 from tests.oracles.clusters import CLUSTER, Cluster, make_cluster
 
@@ -138,6 +139,12 @@ def test_members_that_we_override_or_replace() -> None:
     for name in ("next_send_time", "update_after_send", "update_rate"):
         ours, theirs = (inspect.signature(getattr(kind, name)) for kind in (UnpacedSending, QuicPacketPacer))
         assert list(ours.parameters) == list(theirs.parameters)
+
+
+def test_whatever_can_be_asked_of_the_library_ends_the_calm_or_changes_nothing() -> None:
+    asked = {name for name, member in vars(QuicConnection).items() if name[0] != "_" and callable(member)}
+    harmless = {"connect", "get_next_available_stream_id", "get_peer_address", "get_timer", "next_event"}
+    assert asked - harmless == asked & set(vars(UsualWays))
 
 
 def test_members_that_we_read(cluster: Cluster) -> None:

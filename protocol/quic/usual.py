@@ -1,0 +1,125 @@
+"""A connection that sends and takes in its usual datagrams the short way, and leaves everything else to the library.
+
+Whatever the library is asked to do ends the connection's calm first: then all is looked at anew. Its public methods are
+listed by ``tests/protocol/test_aioquic_contract.py``, so that a new one cannot be forgotten here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aioquic import tls
+from aioquic.quic.connection import NetworkAddress
+from aioquic.quic.recovery import QuicPacketSpace
+
+from protocol.quic.calm import Calm
+from protocol.quic.fast_receive import FastReceiver
+from protocol.quic.fast_send import FastSender
+from protocol.quic.windows import DeliveredWindows
+
+
+class UsualWays(DeliveredWindows):
+    """Set ``_ack_delay`` and ``_paced`` before it connects: a connection with a pacer only receives the short way."""
+
+    _paced: bool
+    _calm: Calm | None = None
+    _one_rtt: QuicPacketSpace
+    _fast_sender: FastSender
+    _fast_receiver: FastReceiver
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        self._one_rtt = self._spaces[tls.Epoch.ONE_RTT]
+        self._calm = Calm(self)
+        self._fast_sender = FastSender(self, self._calm)
+        self._fast_receiver = FastReceiver(self, self._calm, self._ack_delay)
+
+    # --- the short ways ---------------------------------------------------------------------------------------------
+
+    def usual_datagrams(self, now: float) -> list[tuple[bytes, NetworkAddress]] | None:
+        """See ``FastSender``."""
+        return None if self._calm is None else self._fast_sender.usual_datagrams(now)
+
+    def receive_usual(self, data: bytes, address: NetworkAddress, now: float) -> bool:
+        """See ``FastReceiver``."""
+        return self._calm is not None and self._fast_receiver.receive_usual(data, address, now)
+
+    def receive_datagram(self, data: bytes, addr: NetworkAddress, now: float) -> None:
+        if self._close_event is None and not self.receive_usual(data, addr, now):
+            self._disturb()
+            super().receive_datagram(data, addr, now)
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, NetworkAddress]]:
+        """As in aioquic, and an acknowledgement that is due later leaves now if there is data to carry it."""
+        if not self._paced and (usual := self.usual_datagrams(now)) is not None:
+            return usual
+        if self._calm is not None:
+            if (self._one_rtt.ack_at or 0.0) > now and (self._datagrams_pending or self.has_unsent):
+                self._one_rtt.ack_at = now
+            self._calm.disturb()
+        return super().datagrams_to_send(now)
+
+    def send_stream_data(self, stream_id: int, data: bytes, end_stream: bool = False) -> None:
+        stream = self._streams.get(stream_id)
+        if stream is None or end_stream or not self._fast_sender.write(stream, data):
+            self._disturb()
+            super().send_stream_data(stream_id, data, end_stream)
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether a stream has something to send."""
+        if self._calm is not None and self._calm.holds:
+            return self._calm.waiting is not None
+        return not all([stream.sender.buffer_is_empty for stream in self._streams.values()])  # noqa: C419 - no generator
+
+    def must_send(self, now: float) -> bool:
+        """Whether what has arrived calls for a datagram now. What else there may be to say rides with the
+        acknowledgement, whose timer runs; an empty ``datagrams_to_send`` costs as much as half a packet."""
+        calm = self._calm
+        if calm is None or not calm.holds:
+            if not self._handshake_confirmed or self._handshake_done_pending or self._close_event is not None:
+                return True
+            if self.has_unsent or self._probe_pending or self._datagrams_pending:
+                return True
+        elif calm.waiting is not None:
+            return True
+        ack_at = self._one_rtt.ack_at
+        return ack_at is not None and ack_at <= now
+
+    # --- what ends the calm -----------------------------------------------------------------------------------------
+
+    def _disturb(self) -> None:
+        if self._calm is not None:
+            self._calm.disturb()
+
+    def handle_timer(self, now: float) -> None:
+        self._disturb()
+        super().handle_timer(now)
+
+    def send_ping(self, uid: int) -> None:
+        self._disturb()
+        super().send_ping(uid)
+
+    def send_datagram_frame(self, data: bytes) -> None:
+        self._disturb()
+        super().send_datagram_frame(data)
+
+    def request_key_update(self) -> None:
+        self._disturb()
+        super().request_key_update()
+
+    def change_connection_id(self) -> None:
+        self._disturb()
+        super().change_connection_id()
+
+    def reset_stream(self, stream_id: int, error_code: int) -> None:
+        self._disturb()
+        super().reset_stream(stream_id, error_code)
+
+    def stop_stream(self, stream_id: int, error_code: int) -> None:
+        self._disturb()
+        super().stop_stream(stream_id, error_code)
+
+    def close(self, *arguments: Any, **options: Any) -> None:
+        self._disturb()
+        super().close(*arguments, **options)
