@@ -113,7 +113,7 @@ class Batcher:
     def channels_waiting(self) -> list[Channel]:
         """Channels with messages waiting, most urgent first; at the end of a tick nearly always one or none, so that
         nobody else need be asked anything."""
-        return [channel for channel, queue in zip(_CHANNELS, self._queues, strict=True) if queue.waiting]
+        return [_CHANNELS[number] for number in range(len(self._queues)) if self._queues[number].waiting]
 
     def depth(self, channel: Channel) -> int:
         """Gauge: messages waiting."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+import struct
+from collections.abc import Sequence
 from typing import Final, TypeVar, cast
 
-from protocol.envelope import BatchHeader, Envelope, MsgHdr, kind_of, type_of_kind
+from protocol.envelope import BatchHeader, Envelope, MsgHdr, envelope, kind_of, type_of_kind
 from protocol.errors import LocalMisuse, PeerViolation
 from protocol.fields import BATCH_BYTES_MAX, MESSAGES_PER_BATCH_MAX
 from protocol.layout import WORD, batch_columns, headers_position, layout_of
 from protocol.messages import WIRE_TYPES, Message
-from protocol.overlay_read import Cells, read_cells, read_root, rows_reader, struct_reader
-from protocol.overlay_write import rows_writer, struct_writer, with_local_blame, write_cells, write_pointer, write_root
-from protocol.segment import POINTER, Segment, new_message, sealed
+from protocol.overlay_read import read_cells, read_root, rows_reader, struct_reader
+from protocol.overlay_write import rows_writer, struct_writer, write_cells, write_pointer, write_root
+from protocol.segment import NULL, POINTER, Segment, new_message, sealed
 
 M = TypeVar("M", bound=Message)
 
@@ -34,8 +34,6 @@ _COLUMN_AT: Final = tuple({p: t for t, p in _COLUMN_POSITIONS.items()}.get(p) fo
 _COLUMN_READERS: Final = {t: rows_reader(t, MESSAGES_PER_BATCH_MAX) for t in WIRE_TYPES}
 _COLUMN_WRITERS: Final = {t: rows_writer(t) for t in WIRE_TYPES}
 _NOTHING: Final[list[Message]] = []
-_ENVELOPE: Final[Callable[[tuple[int, Message]], Envelope]] = partial(tuple.__new__, Envelope)
-"""Skips the keyword handling of the named tuple's own constructor, which costs more than the rest of the loop."""
 
 
 class CapnpCodec:
@@ -47,18 +45,10 @@ class CapnpCodec:
         """One message per index row, in order. Raises LocalMisuse when a field is out of range."""
         if len(messages) > MESSAGES_PER_BATCH_MAX:
             raise LocalMisuse(f"{len(messages)} messages in one batch, at most {MESSAGES_PER_BATCH_MAX}")
-        columns: dict[type[Message], list[Message]] = {}
-        packed = with_local_blame(_sort_into, columns, messages)
-        # Empty columns at the end are left out: readers take a missing pointer for a null one.
-        last = max((_COLUMN_POSITIONS[t] for t in columns), default=_INDEX_POSITION)
-        buffer = new_message(_HEADER.data_words, 1 + max(last, _INDEX_POSITION))
-        with_local_blame(_WRITE_HEADER, buffer, _ROOT, header)
-        place = _POINTERS + _INDEX_POSITION * WORD
-        POINTER.pack_into(buffer, place, *write_cells(buffer, place + WORD, packed, _INDEX))
-        for message_type, column in columns.items():
-            place = _POINTERS + _COLUMN_POSITIONS[message_type] * WORD
-            with_local_blame(write_pointer, buffer, place, _COLUMN_WRITERS[message_type], column)
-        return sealed(buffer)
+        try:
+            return _batch(header, messages)
+        except (struct.error, TypeError, AttributeError) as error:
+            raise LocalMisuse(f"a batch that cannot be written: {error}") from error
 
     def decode_batch(self, data: bytes) -> tuple[BatchHeader, list[Envelope]]:
         """Messages in the order of the index. Raises PeerViolation unless every row is named exactly once, in order."""
@@ -66,16 +56,18 @@ class CapnpCodec:
         root, data_words, pointer_count = segment.root()
         header = _READ_HEADER(segment, root, data_words, 0)
         end = root + (data_words + 1) * WORD
-        halves = list(POINTER.iter_unpack(segment.data[end - WORD : end + (pointer_count - 1) * WORD]))
         columns: dict[type[Message], list[Message]] = {}
-        for position, (low, high) in enumerate(halves[: len(_COLUMN_AT)]):
+        for position in range(min(pointer_count, len(_COLUMN_AT))):
+            low, high = segment.pointer(end + (position - 1) * WORD)
+            if not low and not high:
+                continue
             message_type = _COLUMN_AT[position]
-            if (low or high) and message_type is not None:
+            if message_type is not None:
                 read_column = _COLUMN_READERS[message_type]
                 columns[message_type] = read_column(segment, end + position * WORD, low, high)
-        low, high = halves[_INDEX_POSITION] if halves else (0, 0)
+        low, high = segment.pointer(end + (_INDEX_POSITION - 1) * WORD) if pointer_count > _INDEX_POSITION else NULL
         index = read_cells(segment, end + _INDEX_POSITION * WORD, low, high, _INDEX, MESSAGES_PER_BATCH_MAX)
-        return cast(BatchHeader, header), _joined(index, columns)
+        return cast(BatchHeader, header), _joined(cast(list[tuple[int, int, int]], index), columns)
 
     def encode_body(self, message: Message) -> bytes:
         """A struct on its own, to be signed, hashed or stored. Raises LocalMisuse when a field is out of range."""
@@ -86,28 +78,43 @@ class CapnpCodec:
         return cast(M, read_root(kind, data, BATCH_BYTES_MAX))
 
 
-def _sort_into(columns: dict[type[Message], list[Message]], messages: Sequence[Envelope]) -> bytes:
-    """Fills the columns and returns the packed index."""
-    rows = []
+def _batch(header: BatchHeader, messages: Sequence[Envelope]) -> bytes:
+    columns: dict[type[Message], list[Message]] = {}
+    rows: list[bytes] = []
+    last = _INDEX_POSITION
     for trace, message in messages:
-        column = columns.get(type(message))
+        message_type = type(message)
+        column = columns.get(message_type)
         if column is None:
-            column = columns[type(message)] = []
+            column = columns[message_type] = []
+            last = max(last, _COLUMN_POSITIONS.get(message_type, 0))
         rows.append(_PACK_INDEX_ROW(kind_of(message), len(column), trace))
         column.append(message)
-    return b"".join(rows)
+    # Empty columns at the end are left out: readers take a missing pointer for a null one.
+    buffer = new_message(_HEADER.data_words, 1 + last)
+    _WRITE_HEADER(buffer, _ROOT, header)
+    place = _POINTERS + _INDEX_POSITION * WORD
+    low, high = write_cells(buffer, place + WORD, b"".join(rows), _INDEX)
+    POINTER.pack_into(buffer, place, low, high)
+    for message_type, column in columns.items():
+        place = _POINTERS + _COLUMN_POSITIONS[message_type] * WORD
+        write_pointer(buffer, place, _COLUMN_WRITERS[message_type], column)
+    return sealed(buffer)
 
 
-def _joined(index: list[Cells], columns: dict[type[Message], list[Message]]) -> list[Envelope]:
+def _joined(index: list[tuple[int, int, int]], columns: dict[type[Message], list[Message]]) -> list[Envelope]:
     """Puts the columns back into one sequence."""
-    if len(index) != sum(map(len, columns.values())):
-        raise PeerViolation("batch_index", f"{len(index)} rows for {sum(map(len, columns.values()))} messages")
+    messages = 0
+    for column in columns.values():
+        messages += len(column)
+    if len(index) != messages:
+        raise PeerViolation("batch_index", f"{len(index)} rows for {messages} messages")
     taken: dict[int, int] = {}
-    envelopes = []
+    envelopes: list[Envelope] = []
     for kind, row, trace in index:
         column = columns.get(type_of_kind(kind), _NOTHING)
         if row != taken.get(kind, 0) or row >= len(column):
             raise PeerViolation("batch_index", f"{WIRE_TYPES[kind].__name__} row {row}")
         taken[kind] = row + 1
-        envelopes.append(_ENVELOPE((trace, column[row])))
+        envelopes.append(envelope((trace, column[row])))
     return envelopes

@@ -16,7 +16,7 @@ from profiling.span import record, span
 from profiling.stages import Operation
 from protocol.batch import Batcher, Channel, WouldBlock, frame
 from protocol.credit import CreditIn, CreditOut, Paused
-from protocol.envelope import BatchHeader, Envelope
+from protocol.envelope import BatchHeader, Envelope, envelope
 from protocol.errors import PeerViolation
 from protocol.framing import HEADER
 from protocol.greeting import PROBE_EPOCH
@@ -49,6 +49,7 @@ class Peer:
         self._intake = Intake(dialled=dialled is not None)
         self._traffic = host.traffic_of(dialled) if dialled is not None else Traffic()
         self._allowed: MessageTypes = frozenset()
+        self._sender = host.greeter.identity.agent.index
         self._sequence_out = SequenceOut()
         self._sequence_in = SequenceIn()
         self._credit_out = CreditOut()
@@ -105,7 +106,7 @@ class Peer:
             self._traffic.unsent["window_full"] += 1
             return False
         try:
-            self._batcher.push(Envelope(trace, message), channel, now_ns())
+            self._batcher.push(envelope((trace, message)), channel, now_ns())
         except WouldBlock:
             self._traffic.unsent["queue_full"] += 1
             return False
@@ -176,7 +177,7 @@ class Peer:
         assert self._link is not None, "a connection exists before anything is written"
         header = BatchHeader(
             epoch=self._host.greeter.epoch,
-            sender=self._host.greeter.identity.agent.index,
+            sender=self._sender,
             sequence=self._sequence_out.next(channel),
             sent_at_ns=time.time_ns(),
             acknowledged_sequence=self._sequence_in.highest,

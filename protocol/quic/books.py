@@ -22,13 +22,30 @@ def idle_timeout_s(connection: QuicConnection) -> float:
     timeout, remote = connection._configuration.idle_timeout, connection._remote_max_idle_timeout
     if remote is not None and remote < timeout:
         timeout = remote
-    loss = connection._loss
-    if loss._rtt_initialized:
-        variance = 4 * loss._rtt_variance
-        probe = loss._rtt_smoothed + (variance if variance > GRANULARITY_S else GRANULARITY_S) + loss.max_ack_delay
-    else:
-        probe = 2 * loss._rtt_initial
-    return timeout if timeout > 3 * probe else 3 * probe
+    probe = 3 * _probe_timeout_s(connection._loss)
+    return timeout if timeout > probe else probe
+
+
+def timer_at(connection: QuicConnection, loss: QuicPacketRecovery, space: QuicPacketSpace) -> float:
+    """When a calm connection wants to be looked at: to close, to acknowledge, or because something may be lost."""
+    at, loss_at = connection._close_at, space.loss_time
+    assert at is not None, "it is connected"
+    if loss_at is None and space.ack_eliciting_in_flight:
+        timeout_s = _probe_timeout_s(loss) * (1 << loss._pto_count)
+        loss_at = loss._time_of_last_sent_ack_eliciting_packet + timeout_s
+    connection._loss_at = loss_at
+    for other in (loss_at, space.ack_at, connection._pacing_at):
+        if other is not None and other < at:
+            at = other
+    return at
+
+
+def _probe_timeout_s(loss: QuicPacketRecovery) -> float:
+    """RFC 9002, 6.2.1."""
+    if not loss._rtt_initialized:
+        return 2 * loss._rtt_initial
+    variance = 4 * loss._rtt_variance
+    return loss._rtt_smoothed + (variance if variance > GRANULARITY_S else GRANULARITY_S) + loss.max_ack_delay
 
 
 def note_sent(loss: QuicPacketRecovery, space: QuicPacketSpace, packet: QuicSentPacket, now: float) -> None:

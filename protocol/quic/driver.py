@@ -288,9 +288,13 @@ class Driver:
         self.schedule_flush()  # last: what a drain sends because of what was delivered joins this flush
 
     def _feed(self, link: Link, data: bytes, address: Address, now: float) -> None:
-        self._touched.setdefault(link, False)
-        self._guarded(link, partial(link.connection.receive_datagram, data, address, now))
-        if not link.connection.begun:
+        if link not in self._touched:
+            self._touched[link] = False
+        try:
+            link.connection.receive_datagram(data, address, now)
+        except Exception as error:
+            self._on_library_failure(link, error)
+        if not link.greeted and not link.connection.begun:
             self._forget(link)
 
     def _guarded(self, link: Link, work: Callable[[], None]) -> None:

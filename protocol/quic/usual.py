@@ -12,6 +12,7 @@ from aioquic import tls
 from aioquic.quic.connection import NetworkAddress
 from aioquic.quic.recovery import QuicPacketSpace
 
+from protocol.quic.books import timer_at
 from protocol.quic.calm import Calm
 from protocol.quic.fast_receive import FastReceiver
 from protocol.quic.fast_send import FastSender
@@ -64,6 +65,11 @@ class UsualWays(DeliveredWindows):
         if stream is None or end_stream or not self._fast_sender.write(stream, data):
             self._disturb()
             super().send_stream_data(stream_id, data, end_stream)
+
+    def get_timer(self) -> float | None:
+        if self._calm is None or not self._calm.holds:
+            return super().get_timer()
+        return timer_at(self, self._loss, self._one_rtt)
 
     @property
     def has_unsent(self) -> bool:
