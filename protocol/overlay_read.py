@@ -157,7 +157,12 @@ def field_reader(field: Field) -> PointerReader:
         return _number_list_reader(field) if field.struct is None else _struct_list_reader(field, field.struct)
     assert field.struct is not None
     read_struct = struct_reader(field.struct)
-    return lambda segment, end, low, high: read_struct(segment, *segment.struct_target(end, low, high))
+
+    def read(segment: Segment, end: int, low: int, high: int) -> Message:
+        target, data_words, pointer_count = segment.struct_target(end, low, high)
+        return read_struct(segment, target, data_words, pointer_count)
+
+    return read
 
 
 def _data_reader(field: Field) -> PointerReader:

@@ -17,13 +17,10 @@ _ON_DATA: Final[Any] = QuicStreamSender.on_data_delivery
 _ON_ACKNOWLEDGEMENT: Final[Any] = QuicConnection._on_ack_delivery
 
 
-def idle_timeout_s(connection: QuicConnection) -> float:
-    """The shorter of both ends' wishes, and three probe timeouts at least (RFC 9000, 10.1)."""
-    timeout, remote = connection._configuration.idle_timeout, connection._remote_max_idle_timeout
-    if remote is not None and remote < timeout:
-        timeout = remote
-    probe = 3 * _probe_timeout_s(connection._loss)
-    return timeout if timeout > probe else probe
+def idle_timeout_s(loss: QuicPacketRecovery, agreed_s: float) -> float:
+    """What both ends have agreed on, and three probe timeouts at least (RFC 9000, 10.1)."""
+    probe = 3 * _probe_timeout_s(loss)
+    return agreed_s if agreed_s > probe else probe
 
 
 def timer_at(connection: QuicConnection, loss: QuicPacketRecovery, space: QuicPacketSpace) -> float:
@@ -56,6 +53,12 @@ def note_sent(loss: QuicPacketRecovery, space: QuicPacketSpace, packet: QuicSent
     loss._cc.on_packet_sent(packet=packet)
 
 
+def was_received(space: QuicPacketSpace, number: int) -> bool:
+    """Whether the packet has come before, or is so old that nobody knows."""
+    window = space.received_packets
+    return number < window._lower or number in window._received
+
+
 def note_received(space: QuicPacketSpace, number: int, now: float, ack_delay_s: float | None) -> None:
     """What will be acknowledged. ``ack_delay_s`` is ``None`` for a packet that asks for no acknowledgement."""
     if number > space.largest_received_packet:
@@ -63,7 +66,12 @@ def note_received(space: QuicPacketSpace, number: int, now: float, ack_delay_s: 
         space.largest_received_time = now
     queue = space.ack_queue
     add_next(queue, number, number + 1)
-    space.received_packets.add(number)
+    window = space.received_packets
+    if len(window._received) < 2 * window._size:  # or else the library sweeps first
+        window._received.add(number)
+        window._lower = max(window._lower, number - window._size + 1)
+    else:
+        window.add(number)
     if len(queue) > MAX_ACK_RANGES:
         queue.shift()
     if ack_delay_s is not None and space.ack_at is None:
@@ -77,14 +85,14 @@ def take_acknowledgement(
     library's. Whether the library has done nothing, so that no stream or limit has changed but by what has arrived."""
     sent = space.sent_packets
     acknowledged: list[QuicSentPacket] = []
-    for number in list(sent):
+    for number, packet in sent.items():
         if number > highest:
             break
         if number < lowest:
             range_set = RangeSet([range(lowest, highest + 1)])
             loss.on_ack_received(ack_rangeset=range_set, ack_delay=ack_delay_s, now=now, space=space)
             return False
-        acknowledged.append(sent[number])
+        acknowledged.append(packet)
     if highest > space.largest_acked_packet:
         space.largest_acked_packet = highest
     if not acknowledged:

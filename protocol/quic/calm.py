@@ -34,6 +34,8 @@ class Calm:
         self.host_id = b""
         """and of what is received."""
         self.address: NetworkAddress = ("", 0)
+        self.idle_timeout_s = 0.0
+        """The shorter of both ends' wishes."""
         self._connection = connection
         self._crypto = connection._cryptos[ONE_RTT]
         self._early_crypto = connection._cryptos[tls.Epoch.ZERO_RTT]
@@ -51,6 +53,9 @@ class Calm:
             self.peer_id = self._connection._peer_cid.cid
             self.host_id = self._connection.host_cid
             self.address = self._connection._network_paths[0].addr
+            wished = self._connection._configuration.idle_timeout
+            remote = self._connection._remote_max_idle_timeout
+            self.idle_timeout_s = wished if remote is None else min(wished, remote)
             self.holds = True
         return self.holds
 

@@ -18,7 +18,7 @@ from aioquic.quic.events import StreamDataReceived
 from aioquic.quic.packet import QuicFrameType
 from aioquic.quic.stream import QuicStream
 
-from protocol.quic.books import idle_timeout_s, note_received, take_acknowledgement
+from protocol.quic.books import idle_timeout_s, note_received, take_acknowledgement, was_received
 from protocol.quic.calm import Calm
 from protocol.quic.sealing import SAMPLE_AFTER, SAMPLE_BYTES, opened
 
@@ -84,7 +84,7 @@ class FastReceiver:
         if found is None:
             return False
         first, number, payload = found
-        usual = None if number in space.received_packets else self._parsed(payload)
+        usual = None if was_received(space, number) else self._parsed(payload)
         if usual is None:
             return False
         self._take_number(number, first)
@@ -94,7 +94,7 @@ class FastReceiver:
                 calm.disturb()
         for piece in usual.pieces:
             self._take_piece(piece)
-        connection._close_at = now + idle_timeout_s(connection)
+        connection._close_at = now + idle_timeout_s(self._loss, calm.idle_timeout_s)
         connection._ack_eliciting_sent_since_receipt = False
         note_received(space, number, now, self._ack_delay_s if usual.pieces else None)
         return True

@@ -143,7 +143,7 @@ class FastSender:
         connection._pacing_at = None
         note_sent(self._loss, self._space, packet, now)
         if not connection._ack_eliciting_sent_since_receipt:
-            connection._close_at = now + idle_timeout_s(connection)
+            connection._close_at = now + idle_timeout_s(self._loss, self._calm.idle_timeout_s)
             connection._ack_eliciting_sent_since_receipt = True
         path = connection._network_paths[0]
         path.bytes_sent += len(datagram)

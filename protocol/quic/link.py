@@ -186,9 +186,13 @@ class Link:
 
     def deliver(self, routes: dict[bytes, Link]) -> None:
         """Tell the owner what happened, in order, and keep the routing table up to date on the way."""
-        events = self.connection.events
-        while (event := self.connection.next_event()) is not None:
-            if isinstance(event, events.ConnectionIdIssued):
+        connection = self.connection
+        events = connection.events
+        stream_data = events.StreamDataReceived
+        while (event := connection.next_event()) is not None:
+            if isinstance(event, stream_data):
+                self._deliver_data(event)
+            elif isinstance(event, events.ConnectionIdIssued):
                 routes[event.connection_id] = self
             elif isinstance(event, events.ConnectionIdRetired):
                 routes.pop(event.connection_id, None)
@@ -197,13 +201,16 @@ class Link:
             elif not self.closed:
                 self._deliver_to_owner(event)
 
+    def _deliver_data(self, event: Any) -> None:
+        if self.closed:
+            return
+        self._owner.on_data(self, event.stream_id, event.data)
+        if event.end_stream:
+            self._driver.end(self, Closed("stream_closed", "the peer ended a long-lived stream"))
+
     def _deliver_to_owner(self, event: Any) -> None:
         events = self.connection.events
-        if isinstance(event, events.StreamDataReceived):
-            self._owner.on_data(self, event.stream_id, event.data)
-            if event.end_stream:
-                self._driver.end(self, Closed("stream_closed", "the peer ended a long-lived stream"))
-        elif isinstance(event, events.DatagramFrameReceived):
+        if isinstance(event, events.DatagramFrameReceived):
             self._owner.on_datagram(self, event.data)
         elif isinstance(event, events.HandshakeCompleted):
             self._owner.on_established(self)

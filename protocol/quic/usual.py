@@ -10,6 +10,7 @@ from typing import Any
 
 from aioquic import tls
 from aioquic.quic.connection import NetworkAddress
+from aioquic.quic.events import QuicEvent
 from aioquic.quic.recovery import QuicPacketSpace
 
 from protocol.quic.books import timer_at
@@ -65,6 +66,9 @@ class UsualWays(DeliveredWindows):
         if stream is None or end_stream or not self._fast_sender.write(stream, data):
             self._disturb()
             super().send_stream_data(stream_id, data, end_stream)
+
+    def next_event(self) -> QuicEvent | None:
+        return self._events.popleft() if self._events else None
 
     def get_timer(self) -> float | None:
         if self._calm is None or not self._calm.holds:
