@@ -81,14 +81,15 @@ class CapnpCodec:
 def _batch(header: BatchHeader, messages: Sequence[Envelope]) -> bytes:
     columns: dict[type[Message], list[Message]] = {}
     rows: list[bytes] = []
-    last = _INDEX_POSITION
+    last, kind, current = _INDEX_POSITION, 0, None
+    column: list[Message] = []
     for trace, message in messages:
         message_type = type(message)
-        column = columns.get(message_type)
-        if column is None:
-            column = columns[message_type] = []
-            last = max(last, _COLUMN_POSITIONS.get(message_type, 0))
-        rows.append(_PACK_INDEX_ROW(kind_of(message), len(column), trace))
+        if message_type is not current:  # most neighbours are of one type
+            current, kind = message_type, kind_of(message)
+            column = columns.setdefault(message_type, [])
+            last = max(last, _COLUMN_POSITIONS[message_type])
+        rows.append(_PACK_INDEX_ROW(kind, len(column), trace))
         column.append(message)
     # Empty columns at the end are left out: readers take a missing pointer for a null one.
     buffer = new_message(_HEADER.data_words, 1 + last)
@@ -111,10 +112,13 @@ def _joined(index: list[tuple[int, int, int]], columns: dict[type[Message], list
         raise PeerViolation("batch_index", f"{len(index)} rows for {messages} messages")
     taken: dict[int, int] = {}
     envelopes: list[Envelope] = []
+    column, current, due = _NOTHING, -1, 0
     for kind, row, trace in index:
-        column = columns.get(type_of_kind(kind), _NOTHING)
-        if row != taken.get(kind, 0) or row >= len(column):
+        if kind != current:  # most neighbours are of one kind
+            taken[current] = due
+            column, current, due = columns.get(type_of_kind(kind), _NOTHING), kind, taken.get(kind, 0)
+        if row != due or row >= len(column):
             raise PeerViolation("batch_index", f"{WIRE_TYPES[kind].__name__} row {row}")
-        taken[kind] = row + 1
+        due = row + 1
         envelopes.append(envelope((trace, column[row])))
     return envelopes

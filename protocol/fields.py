@@ -141,7 +141,14 @@ def nested_types(message_type: type[Message]) -> tuple[type[Message], ...]:
 
 def estimated_bytes(message: Message) -> int:
     """About the size of the message in a batch, either codec. Never encodes; about a microsecond."""
-    return _sizer(type(message))(message)
+    sizer = _SIZERS.get(type(message))
+    if sizer is None:
+        sizer = _SIZERS[type(message)] = _sizer(type(message))
+    return sizer(message)
+
+
+_SIZERS: Final[dict[type[Message], Callable[[Message], int]]] = {}
+"""Those in use; a cached function would cost as much as the sizer."""
 
 
 def _field(name: str, hint: Any) -> Field:

@@ -60,6 +60,8 @@ class Peer:
         self.greeted = False
         self.welcomed = asyncio.Event()
         self.gone = asyncio.Event()
+        self._is_gone = False
+        """The same without a call."""
 
     @property
     def agent(self) -> Agent:
@@ -241,6 +243,7 @@ class Peer:
     def _finish(self, closed: Closed) -> None:
         if not self.gone.is_set():
             self.gone.set()
+            self._is_gone = True
             self._link = self.pulse = (
                 None  # each holds the other, and megabytes: nobody should have to wait for the collector
             )
@@ -332,11 +335,11 @@ class Peer:
         self._traffic.batches_in += 1
         self._traffic.messages_in += len(envelopes)
         self._traffic.bytes_in += len(payload)
-        gone, deliver = self.gone.is_set, self._host.on_message
+        deliver, own = self._host.on_message, OWN_TYPES
         for trace, message in envelopes:
-            if gone():
+            if self._is_gone:
                 return  # what was handled a moment ago made us close
-            if type(message) not in OWN_TYPES:
+            if type(message) not in own:
                 deliver(self, trace, message)
             elif isinstance(message, Credit):
                 self._on_credit(message)
