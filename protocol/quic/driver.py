@@ -146,10 +146,8 @@ class Driver:
             link.close(0, "shutdown")
             link.finish(now, wait=False)
             self._transmit(link, now)
-        self._links.clear()
-        self._routes.clear()
-        self._touched.clear()
-        self._unasked.clear()
+        for known in (self._links, self._routes, self._touched, self._unasked):
+            known.clear()
         for handle in (self._timer, self._housekeeping):
             if handle is not None:
                 handle.cancel()
@@ -288,8 +286,7 @@ class Driver:
         self.schedule_flush()  # last: what a drain sends because of what was delivered joins this flush
 
     def _feed(self, link: Link, data: bytes, address: Address, now: float) -> None:
-        if link not in self._touched:
-            self._touched[link] = False
+        self._touched.setdefault(link, False)
         try:
             link.connection.receive_datagram(data, address, now)
         except Exception as error:
