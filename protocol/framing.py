@@ -46,20 +46,31 @@ class FrameReader:
         are lost with it, as the connection is."""
         if self._refusal is not None:
             raise PeerViolation(*self._refusal)
+        if not self._buffer:  # as a rule: what arrives is whole, and is cut where it lies
+            payloads, position = self._cut(data)
+            if position < len(data):
+                self._buffer += data[position:]
+            return payloads
         self._buffer += data
-        payloads, position = [], 0
-        while len(self._buffer) - position >= HEADER.size:
-            length = self._accepted_length(position)
-            end = position + HEADER.size + length
-            if len(self._buffer) < end:
-                break
-            payloads.append(bytes(self._buffer[position + HEADER.size : end]))
-            position = end
+        payloads, position = self._cut(self._buffer)
         del self._buffer[:position]
         return payloads
 
-    def _accepted_length(self, position: int) -> int:
-        length, version, flags = HEADER.unpack_from(self._buffer, position)
+    def _cut(self, data: bytes | bytearray) -> tuple[list[bytes], int]:
+        """The payloads that are complete, and where the rest begins."""
+        payloads: list[bytes] = []
+        position, size = 0, len(data)
+        while size - position >= HEADER.size:
+            start = position + HEADER.size
+            end = start + self._accepted_length(data, position)
+            if size < end:
+                break
+            payloads.append(bytes(data[start:end]))
+            position = end
+        return payloads, position
+
+    def _accepted_length(self, data: bytes | bytearray, position: int) -> int:
+        length, version, flags = HEADER.unpack_from(data, position)
         if version != FRAME_VERSION:
             self._refuse("frame_version", f"{version}, this build reads {FRAME_VERSION}")
         if flags != FRAME_FLAGS:

@@ -350,9 +350,12 @@ class Peer:
         if header.sender != self.agent.index or header.epoch != self.epoch:
             raise PeerViolation("sender_mismatch", f"batch of agent {header.sender}, epoch {header.epoch}")
         self._sequence_in.take(channel, header.sequence)
-        for kind in {type(message) for _, message in envelopes} - self._allowed:
-            if kind not in OWN_TYPES:
+        checked: type[Message] | None = None
+        for _, message in envelopes:
+            kind = type(message)
+            if kind is not checked and kind not in self._allowed and kind not in OWN_TYPES:
                 raise PeerViolation("role_not_allowed", f"{kind.__name__} from a {self.agent.role}")
+            checked = kind
 
     def _on_refused(self, message: Refused) -> None:
         """The peer ends the connection and says why; its close follows, but may be lost."""

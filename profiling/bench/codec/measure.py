@@ -75,7 +75,8 @@ def _measure_case(result: Result, case: Case, plan: Plan) -> None:
             side.write_s.append(_per_call(side.way.write, side.way.held, side.calls[0]))
             side.read_s.append(_per_call(side.way.read, side.data, side.calls[1]))
     own, *others = sides
-    result.variations.append(variation(own.both_s))
+    if case.claim is not None:
+        result.variations.append(variation(own.both_s))
     for other in others:
         for what in ("write", "read", "both"):
             ours, theirs = getattr(own, f"{what}_s"), getattr(other, f"{what}_s")
