@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 from aioquic.buffer import encode_uint_var
+from aioquic.quic.rangeset import RangeSet
+from aioquic.quic.recovery import MAX_ACK_RANGES, QuicPacketNumberWindow
 
 from protocol.quic.settings import FLOW_WINDOW_BYTES, PROFILES
 from tests.oracles.clusters import Cluster, make_cluster
@@ -86,6 +88,54 @@ def test_short_way_announces_credit_by_the_long_one(cluster: Cluster) -> None:
     client.send_stream_data(4, b"x")
     client._streams[8].receiver.highest_offset = FLOW_WINDOW_BYTES // 2 + 1
     assert client.usual_datagrams(short.pair.now) is None
+
+
+def test_windows_open_in_time_on_a_calm_connection(cluster: Cluster) -> None:
+    """More than both windows hold, in order and without a loss: nothing but what has come says that they must open."""
+    short, long = both(cluster)
+    chunk = 60_000
+    for recorded in (short, long):
+        client, server = recorded.ends
+        for end in (client, server):
+            end._loss._cc.congestion_window = 10 * chunk
+        for _ in range(2 * FLOW_WINDOW_BYTES // chunk):
+            client.send_stream_data(8, bytes(chunk))
+            recorded.carry(client, server)
+            server.send_stream_data(8, b"taken")
+            recorded.carry(server, client)
+            recorded.pair.now += 0.001
+    assert sum(len(data) for _, data in short.heard) > 1.9 * FLOW_WINDOW_BYTES
+    assert short.short_packets > 0.9 * len(short.packets)
+    assert short.packets == long.packets and short.books() == long.books() and short.heard == long.heard
+
+
+def test_whoever_asks_for_another_frame_gets_it_with_the_next_datagram(cluster: Cluster) -> None:
+    short, _ = both(cluster)
+    client: Any = short.pair.client
+    for ask in (
+        lambda: client.send_ping(0),
+        lambda: client.request_key_update(),
+        lambda: client.change_connection_id(),
+        lambda: client.stop_stream(8, 0),
+        lambda: client.reset_stream(12, 0),
+        lambda: client.close(),
+    ):
+        client.send_stream_data(4, b"usual")
+        assert client.usual_datagrams(short.pair.now) is not None, "calm"
+        ask()
+        client.send_stream_data(4, b"usual")
+        assert client.usual_datagrams(short.pair.now) is None
+        short.carry(client, short.pair.server)
+        client.datagrams_to_send(short.pair.now)
+
+
+def test_the_lists_that_are_written_are_the_librarys_own() -> None:
+    ranges = RangeSet([range(3, 5)])
+    getattr(ranges, "_RangeSet__ranges").append(range(7, 9))  # noqa: B009 - mangled
+    assert list(ranges) == [range(3, 5), range(7, 9)]
+    window = QuicPacketNumberWindow()
+    window._received.add(1)
+    assert 1 in window and (window._lower, window._size) == (0, 2 * MAX_ACK_RANGES)
 
 
 def test_full_congestion_window_is_left_to_the_library(cluster: Cluster) -> None:
