@@ -19,7 +19,6 @@ class BatchHeader(Message, frozen=True):
     sender: U16
     sequence: U64
     """Numbers the batches of one channel of one connection; see ``protocol.sequence``."""
-    """Numbers the sender's batches on this connection."""
     sent_at_ns: U64
     acknowledged_sequence: U64 = 0
     """Highest batch sequence received from the addressee."""

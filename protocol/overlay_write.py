@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence, Sized
 from functools import cache
 from math import isfinite
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import Any
 
 from protocol.compiled import compiled
 from protocol.errors import LocalMisuse
@@ -21,7 +21,6 @@ from protocol.messages import Message
 from protocol.rows import INTENT_ROW, NO_WINDOWS, Intents, Windows
 from protocol.segment import BYTES, COMPOSITE, LIST_KIND, NULL, POINTER, new_message, sealed
 
-T = TypeVar("T")
 Halves = tuple[int, int]
 """Lower and upper half of a pointer."""
 StructWriter = Callable[[bytearray, int, Any], None]
@@ -34,16 +33,11 @@ def write_root(message: Message) -> bytes:
     """One segment with its segment table. Raises LocalMisuse when a field is out of range."""
     layout = layout_of(type(message))
     buffer = new_message(layout.data_words, layout.pointer_count)
-    with_local_blame(struct_writer(type(message)), buffer, 2 * WORD, message)
-    return sealed(buffer)
-
-
-def with_local_blame(write: Callable[..., T], *arguments: Any) -> T:
-    """Whatever a writer stumbles over was built by us."""
-    try:
-        return write(*arguments)
+    try:  # whatever a writer stumbles over was built by us
+        struct_writer(type(message))(buffer, 2 * WORD, message)
     except (struct.error, TypeError, AttributeError) as error:
-        raise LocalMisuse(f"{type(arguments[-1]).__name__}: {error}") from error
+        raise LocalMisuse(f"{type(message).__name__}: {error}") from error
+    return sealed(buffer)
 
 
 def write_pointer(buffer: bytearray, place: int, write: PointerWriter, value: Any) -> None:
