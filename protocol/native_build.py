@@ -32,8 +32,9 @@ MODULES: Final = (
     "protocol/batch", "protocol/codec_capnp", "protocol/credit", "protocol/endpoint", "protocol/framing",
     "protocol/intake", "protocol/overlay_read", "protocol/overlay_write", "protocol/peer", "protocol/rows",
     "protocol/segment", "protocol/sequence",
-    "protocol/quic/books", "protocol/quic/calm", "protocol/quic/driver", "protocol/quic/fast_receive",
-    "protocol/quic/fast_send", "protocol/quic/link", "protocol/quic/packets", "protocol/quic/sealing",
+    "protocol/quic/books", "protocol/quic/calm", "protocol/quic/calm_stream", "protocol/quic/driver",
+    "protocol/quic/fast_receive", "protocol/quic/fast_send", "protocol/quic/link", "protocol/quic/newreno",
+    "protocol/quic/packets", "protocol/quic/sealing",
 )  # fmt: skip
 """Without their suffix, from the project's root."""
 

@@ -124,6 +124,7 @@ class SwarmConnection(UsualWays):
 
     @property
     def round_trip_s(self) -> float:
+        self._settle()
         # The library takes no sample below 1 ms.
         return self._loss._rtt_smoothed
 
@@ -167,16 +168,16 @@ class SwarmConnection(UsualWays):
         self._path_probe = beginning.ljust(self._wanted_datagram_bytes - PROBE_OVERHEAD_BYTES, b"\0")
 
     def settle_path(self, *, carries: bool) -> bool:
+        self._disturb()
         self._max_datagram_size = self._wanted_datagram_bytes if carries else DATAGRAM_BYTES_MIN
         return True
 
     def release(self) -> None:
-        self._disturb()
-        self._streams.clear()
+        super().release()
         self._by_priority.clear()
-        self._events.clear()
 
     def renew_keys_if_due(self) -> None:
+        self._settle()
         if self._packet_number - self._key_renewed_at >= PACKETS_PER_KEY:
             self._key_renewed_at = self._packet_number
             self.key_updates += 1

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from protocol.errors import UsageError
+from protocol.quic import newreno
 
 ALPN: Final = "swarm/1"
 CONNECTION_ID_BYTES: Final = 8
@@ -52,8 +53,8 @@ class Profile:
 
 
 PROFILES: Final = {
-    "loopback": Profile("loopback", 16384, 0.001, "reno", False, 0.005, loopback_only=True),
-    "lan": Profile("lan", 1452, 0.001, "cubic", False, 0.005),
+    "loopback": Profile("loopback", 16384, 0.001, newreno.NAME, False, 0.005, loopback_only=True),
+    "lan": Profile("lan", 1452, 0.001, newreno.NAME, False, 0.005),
     "wan": Profile("wan", 1200, 0.1, "cubic", True, 0.001, heartbeat_s=0.5),
 }
 

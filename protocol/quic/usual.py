@@ -13,7 +13,6 @@ from aioquic.quic.connection import NetworkAddress
 from aioquic.quic.events import QuicEvent
 from aioquic.quic.recovery import QuicPacketSpace
 
-from protocol.quic.books import timer_at
 from protocol.quic.calm import Calm
 from protocol.quic.fast_receive import FastReceiver
 from protocol.quic.fast_send import FastSender
@@ -21,7 +20,7 @@ from protocol.quic.windows import DeliveredWindows
 
 
 class UsualWays(DeliveredWindows):
-    """Set ``_ack_delay`` and ``_paced`` before it connects: a connection with a pacer only receives the short way."""
+    """Set ``_ack_delay`` and ``_paced`` before it connects: a connection with a pacer is the library's alone."""
 
     _paced: bool
     _calm: Calm | None = None
@@ -32,9 +31,11 @@ class UsualWays(DeliveredWindows):
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
         self._one_rtt = self._spaces[tls.Epoch.ONE_RTT]
+        if self._paced:
+            return
         self._calm = Calm(self)
-        self._fast_sender = FastSender(self, self._calm)
-        self._fast_receiver = FastReceiver(self, self._calm, self._ack_delay)
+        self._fast_sender = FastSender(self._calm)
+        self._fast_receiver = FastReceiver(self._calm, self._ack_delay)
 
     # --- the short ways ---------------------------------------------------------------------------------------------
 
@@ -53,17 +54,16 @@ class UsualWays(DeliveredWindows):
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, NetworkAddress]]:
         """As in aioquic, and an acknowledgement that is due later leaves now if there is data to carry it."""
-        if not self._paced and (usual := self.usual_datagrams(now)) is not None:
+        if (usual := self.usual_datagrams(now)) is not None:
             return usual
-        if self._calm is not None:
-            if (self._one_rtt.ack_at or 0.0) > now and (self._datagrams_pending or self.has_unsent):
+        self._disturb()
+        if self._calm is not None and (self._one_rtt.ack_at or 0.0) > now:
+            if self._datagrams_pending or self.has_unsent:
                 self._one_rtt.ack_at = now
-            self._calm.disturb()
         return super().datagrams_to_send(now)
 
     def send_stream_data(self, stream_id: int, data: bytes, end_stream: bool = False) -> None:
-        stream = self._streams.get(stream_id)
-        if stream is None or end_stream or not self._fast_sender.write(stream, data):
+        if self._calm is None or end_stream or not self._fast_sender.write(stream_id, data):
             self._disturb()
             super().send_stream_data(stream_id, data, end_stream)
 
@@ -71,9 +71,15 @@ class UsualWays(DeliveredWindows):
         return self._events.popleft() if self._events else None
 
     def get_timer(self) -> float | None:
-        if self._calm is None or not self._calm.holds:
-            return super().get_timer()
-        return timer_at(self, self._loss, self._one_rtt)
+        calm = self._calm
+        return calm.timer_at() if calm is not None and calm.holds else super().get_timer()
+
+    def handle_timer(self, now: float) -> None:
+        """On a calm connection only an acknowledgement may be due, as a rule: the next datagram says it."""
+        calm = self._calm
+        if calm is None or not calm.holds or now >= calm.close_at or now >= calm.loss_at():
+            self._disturb()
+            super().handle_timer(now)
 
     @property
     def has_unsent(self) -> bool:
@@ -85,13 +91,11 @@ class UsualWays(DeliveredWindows):
     def must_send(self, now: float) -> bool:
         """Whether what has arrived calls for a datagram now. What else there may be to say rides with the
         acknowledgement, whose timer runs; an empty ``datagrams_to_send`` costs as much as half a packet."""
-        calm = self._calm
-        if calm is None or not calm.holds:
-            if not self._handshake_confirmed or self._handshake_done_pending or self._close_event is not None:
-                return True
-            if self.has_unsent or self._probe_pending or self._datagrams_pending:
-                return True
-        elif calm.waiting is not None:
+        if self._calm is not None and self._calm.holds:
+            return self._calm.must_send(now)
+        if not self._handshake_confirmed or self._handshake_done_pending or self._close_event is not None:
+            return True
+        if self.has_unsent or self._probe_pending or self._datagrams_pending:
             return True
         ack_at = self._one_rtt.ack_at
         return ack_at is not None and ack_at <= now
@@ -102,9 +106,17 @@ class UsualWays(DeliveredWindows):
         if self._calm is not None:
             self._calm.disturb()
 
-    def handle_timer(self, now: float) -> None:
+    def _settle(self) -> None:
+        """Bring the library's books up to date, to read them."""
+        if self._calm is not None:
+            self._calm.settle()
+
+    def release(self) -> None:
+        """Let go of what streams hold; nothing but its end is asked of the connection any more."""
         self._disturb()
-        super().handle_timer(now)
+        self._calm = None
+        self._streams.clear()
+        self._events.clear()
 
     def send_ping(self, uid: int) -> None:
         self._disturb()

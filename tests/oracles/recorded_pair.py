@@ -46,6 +46,9 @@ class Recording:
         self._packets.append((self._iv ^ int.from_bytes(nonce, "big"), header[0], payload))
         return self._sealing.encrypt(nonce, payload, header)
 
+    def decrypt(self, *arguments: Any) -> Any:
+        return self._sealing.decrypt(*arguments)
+
 
 class Recorded:
     """An established pair whose packets are written down before they are encrypted. ``short`` allows the short ways."""
@@ -68,6 +71,7 @@ class Recorded:
 
     def _record(self, end: Any) -> None:
         """Every key that it seals with, new ones too, writes down what it seals."""
+        end._disturb()
         context = end._cryptos[tls.Epoch.ONE_RTT].send
         told = context._setup_cb
 
@@ -152,6 +156,7 @@ def _impaired(datagrams: list[bytes], rng: random.Random) -> list[bytes]:
 
 
 def _books(end: Any) -> dict[str, Any]:
+    end._settle()
     space = end._spaces[tls.Epoch.ONE_RTT]
     return {
         "next packet": end._packet_number,
@@ -194,6 +199,7 @@ def both(cluster: Cluster) -> tuple[Recorded, Recorded]:
 
 def forged(sender: Any, payload: bytes) -> bytes:
     """A packet with any payload, of the keys that ``sender`` really has. It is in no book of its sender."""
+    sender._disturb()
     crypto, number = sender._cryptos[tls.Epoch.ONE_RTT], sender._packet_number
     sender._packet_number += 1
     first = 0x41 | crypto.key_phase << 2

@@ -151,6 +151,7 @@ def test_members_that_we_read(cluster: Cluster) -> None:
     pair = Pair(cluster)
     pair.open_streams()
     for connection in (pair.client, pair.server):
+        connection._settle()
         assert connection._close_event is None
         assert connection._state is QuicConnectionState.CONNECTED
         assert isinstance(connection._packet_number, int) and connection._packet_number > 0
@@ -325,6 +326,7 @@ def test_acknowledgement_rides_on_a_reply(cluster: Cluster) -> None:
     space = pair.server._spaces[tls.Epoch.ONE_RTT]
     pair.client.send_stream_data(4, b"question")
     pair.to_server()
+    pair.server._settle()
     assert space.ack_at is not None and space.ack_at > pair.now
     assert pair.server.datagrams_to_send(pair.now) == []  # alone it waits
     pair.server.send_stream_data(4, b"answer")

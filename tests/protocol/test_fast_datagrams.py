@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -72,11 +72,14 @@ def test_a_message_of_several_datagrams_goes_the_short_way_too(cluster: Cluster)
 def test_short_way_respects_the_peers_credit(cluster: Cluster) -> None:
     short, _ = both(cluster)
     client: Any = short.pair.client
+    client._disturb()
     client._remote_max_data = client._remote_max_data_used + 3
     client.send_stream_data(4, b"four")
     assert client.usual_datagrams(short.pair.now) is None
+    client._disturb()
     client._remote_max_data += 1
     assert client.usual_datagrams(short.pair.now) is not None
+    client._disturb()
     client._streams[4].max_stream_data_remote = client._streams[4].sender.highest_offset + 3
     client.send_stream_data(4, b"four")
     assert client.usual_datagrams(short.pair.now) is None
@@ -86,6 +89,7 @@ def test_short_way_announces_credit_by_the_long_one(cluster: Cluster) -> None:
     short, _ = both(cluster)
     client: Any = short.pair.client
     client.send_stream_data(4, b"x")
+    client._disturb()
     client._streams[8].receiver.highest_offset = FLOW_WINDOW_BYTES // 2 + 1
     assert client.usual_datagrams(short.pair.now) is None
 
@@ -110,19 +114,20 @@ def test_windows_open_in_time_on_a_calm_connection(cluster: Cluster) -> None:
 
 
 def test_whoever_asks_for_another_frame_gets_it_with_the_next_datagram(cluster: Cluster) -> None:
-    short, _ = both(cluster)
-    client: Any = short.pair.client
-    for ask in (
-        lambda: client.send_ping(0),
-        lambda: client.request_key_update(),
-        lambda: client.change_connection_id(),
-        lambda: client.stop_stream(8, 0),
-        lambda: client.reset_stream(12, 0),
-        lambda: client.close(),
-    ):
+    asks: list[Callable[[Any], None]] = [
+        lambda client: client.send_ping(0),
+        lambda client: client.request_key_update(),
+        lambda client: client.change_connection_id(),
+        lambda client: client.stop_stream(8, 0),
+        lambda client: client.reset_stream(12, 0),
+        lambda client: client.close(),
+    ]
+    for ask in asks:
+        short, _ = both(cluster)
+        client: Any = short.pair.client
         client.send_stream_data(4, b"usual")
         assert client.usual_datagrams(short.pair.now) is not None, "calm"
-        ask()
+        ask(client)
         client.send_stream_data(4, b"usual")
         assert client.usual_datagrams(short.pair.now) is None
         short.carry(client, short.pair.server)
@@ -161,7 +166,7 @@ def test_a_datagram_frame_is_left_to_the_library_and_leaves_before_streams(clust
 def test_paced_profiles_use_the_library_alone(cluster: Cluster) -> None:
     pair = Pair(cluster, profile=PROFILES["wan"])
     pair.open_streams()
-    pair.client.usual_datagrams = pytest.fail  # type: ignore[assignment]
+    assert pair.client._calm is None and pair.server._calm is None
     pair.client.send_stream_data(4, b"x")
     assert pair.to_server()
     assert received(pair.server) == [(4, b"x")]
@@ -209,7 +214,7 @@ def test_a_forged_payload_is_taken_or_refused_alike(cluster: Cluster, seed: int)
             if short.closing is not None:
                 break
         receipts += pairs[0].short_receipts
-    assert receipts > 30 and len(refusals) > 3
+    assert receipts > 20 and len(refusals) > 3
 
 
 def _ending(end: Any) -> tuple[int, int | None] | None:
