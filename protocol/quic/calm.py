@@ -8,14 +8,17 @@ numbers that change with every packet live here, in one plain object, until the 
 from __future__ import annotations
 
 from math import inf
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from aioquic import tls
-from aioquic.quic.connection import NetworkAddress, QuicConnection, QuicConnectionState
+from aioquic.quic.connection import NetworkAddress, QuicConnectionState
 
 from protocol.quic.calm_stream import CalmStream, ranges_of
 from protocol.quic.newreno import NewReno
 from protocol.quic.sealing import Keys
+
+if TYPE_CHECKING:
+    from protocol.quic.usual import UsualWays
 
 ONE_RTT: Final = tls.Epoch.ONE_RTT
 CONNECTED: Final = QuicConnectionState.CONNECTED
@@ -30,9 +33,13 @@ class Calm:
     Absent times are infinite.
     """
 
-    def __init__(self, connection: QuicConnection) -> None:
+    def __init__(self, connection: UsualWays) -> None:
         self.holds = False
         self.connection = connection
+        self.acknowledge_every = connection._acknowledge_every
+        """How many bytes of streams may come until they are acknowledged without delay,"""
+        self.acknowledge_from = 0
+        """and at how many that is."""
         self.streams: dict[int, CalmStream] = {}
         self._known: dict[int, CalmStream] = {}
         """The same, kept while it does not hold: packets in flight refer to them."""
@@ -212,6 +219,7 @@ class Calm:
         self.ack_delay_unit_peer = connection._remote_ack_delay_exponent
         self.number_next = connection._packet_number
         self.credit_used, self.credit_max = connection._remote_max_data_used, connection._remote_max_data
+        self.acknowledge_from = connection._acknowledge_from
         self.bytes_sent = connection._network_paths[0].bytes_sent
         self.spoken_since = connection._ack_eliciting_sent_since_receipt
         self.spin, self.spin_number = int(connection._spin_bit), connection._spin_highest_pn
@@ -224,6 +232,7 @@ class Calm:
         connection._loss_at = None if loss_at == inf else loss_at
         connection._packet_number = self.number_next
         connection._remote_max_data_used = self.credit_used
+        connection._acknowledge_from = self.acknowledge_from
         connection._local_max_data.used = self.received_bytes
         connection._network_paths[0].bytes_sent = self.bytes_sent
         connection._ack_eliciting_sent_since_receipt = self.spoken_since

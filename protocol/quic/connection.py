@@ -47,6 +47,8 @@ from protocol.roster import Agent
 PROBE_OVERHEAD_BYTES: Final = 3 + CONNECTION_ID_BYTES + 3 + 16
 """Short header with a number of two bytes, frame header with a length of two, and seal: so that a probe fills its
 datagram to the last byte."""
+ACKNOWLEDGE_DATAGRAMS: Final = 4
+"""Full ones, that may come without being acknowledged. A congestion window has ten at first."""
 _STREAM_NUMBER: Final = attrgetter("stream_id")  # compiled: a function of ours would cost a tenth of a packet
 
 
@@ -98,6 +100,7 @@ class SwarmConnection(UsualWays):
         self._admission = admission
         self._key_renewed_at = 0
         self._ack_delay = profile.ack_delay_s
+        self._acknowledge_every = ACKNOWLEDGE_DATAGRAMS * profile.max_datagram_bytes
         self._paced = profile.paced
         if not profile.paced:
             self._loss._pacer = UnpacedSending()  # type: ignore[assignment]

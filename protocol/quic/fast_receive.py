@@ -96,6 +96,8 @@ class FastReceiver:
             calm.events.append(StreamDataReceived(piece.data, False, stream.stream_id))
         note_received(calm, number, now, self._ack_delay_s if usual.grown else inf)
         calm.received_bytes += usual.grown
+        if calm.received_bytes >= calm.acknowledge_from and calm.ack_at > now and calm.ack_at != inf:
+            calm.ack_at = now
         calm.credit -= usual.grown
         if calm.credit < 0:  # a window may have to be opened
             calm.disturb()

@@ -66,8 +66,10 @@ class FastSender:
             return None
         packets = 1 + (stop - start) // (room - FRAMES_OVERHEAD_BYTES_MAX)
         bytes_max = stop - start + packets * (FRAMES_OVERHEAD_BYTES_MAX + PACKET_OVERHEAD_BYTES)
-        window = calm.window
-        if bytes_max > window.congestion_window - window.bytes_in_flight or room > TWO_BYTE_LENGTH_MAX:
+        window_left = calm.window.congestion_window - calm.window.bytes_in_flight
+        if window_left <= 0:  # nothing but an acknowledgement may leave
+            return [self._acknowledgement(now)] if calm.ack_at != inf else []
+        if bytes_max > window_left or room > TWO_BYTE_LENGTH_MAX:
             return None
         datagrams: list[tuple[bytes, NetworkAddress]] = []
         while start < stop:
@@ -110,6 +112,7 @@ class FastSender:
         _write_integer(frames, last - calm.ack_start)
         packet.acknowledged = calm.largest
         calm.ack_at = inf
+        calm.acknowledge_from = calm.received_bytes + calm.acknowledge_every
 
     def _sealed(self, frames: BytesWriter, packet: Sent, now: float) -> tuple[bytes, NetworkAddress]:
         calm = self._calm

@@ -20,11 +20,15 @@ from protocol.quic.windows import DeliveredWindows
 
 
 class UsualWays(DeliveredWindows):
-    """Set ``_ack_delay`` and ``_paced`` before it connects: a connection with a pacer is the library's alone."""
+    """Set ``_ack_delay``, ``_acknowledge_every`` and ``_paced`` before it connects: a connection with a pacer is the
+    library's alone."""
 
+    _ack_delay: float
+    _acknowledge_every: int
     _paced: bool
     _calm: Calm | None = None
-    _one_rtt: QuicPacketSpace
+    _one_rtt: QuicPacketSpace | None = None
+    _acknowledge_from = 0
     _fast_sender: FastSender
     _fast_receiver: FastReceiver
 
@@ -51,16 +55,35 @@ class UsualWays(DeliveredWindows):
         if self._close_event is None and not self.receive_usual(data, addr, now):
             self._disturb()
             super().receive_datagram(data, addr, now)
+            self._acknowledge_much(now)
+
+    def _acknowledge_much(self, now: float) -> None:
+        """A sender whose window is full waits for us: much is acknowledged without delay (RFC 9000, 13.2.1). The
+        library would let a window of any size wait as long as a single byte."""
+        due = self._acknowledgement_at
+        if due is not None and due > now and self._local_max_data.used >= self._acknowledge_from:
+            self._acknowledge_now(now)
+
+    @property
+    def _acknowledgement_at(self) -> float | None:
+        return None if self._one_rtt is None else self._one_rtt.ack_at
+
+    def _acknowledge_now(self, now: float) -> None:
+        assert self._one_rtt is not None, "something has come"
+        self._one_rtt.ack_at = now
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, NetworkAddress]]:
         """As in aioquic, and an acknowledgement that is due later leaves now if there is data to carry it."""
         if (usual := self.usual_datagrams(now)) is not None:
             return usual
         self._disturb()
-        if self._calm is not None and (self._one_rtt.ack_at or 0.0) > now:
-            if self._datagrams_pending or self.has_unsent:
-                self._one_rtt.ack_at = now
-        return super().datagrams_to_send(now)
+        due = self._acknowledgement_at
+        if due is not None and due > now and (self._datagrams_pending or self.has_unsent):
+            self._acknowledge_now(now)
+        datagrams = super().datagrams_to_send(now)
+        if due is not None and self._acknowledgement_at is None:
+            self._acknowledge_from = self._local_max_data.used + self._acknowledge_every
+        return datagrams
 
     def send_stream_data(self, stream_id: int, data: bytes, end_stream: bool = False) -> None:
         if self._calm is None or end_stream or not self._fast_sender.write(stream_id, data):
@@ -97,8 +120,8 @@ class UsualWays(DeliveredWindows):
             return True
         if self.has_unsent or self._probe_pending or self._datagrams_pending:
             return True
-        ack_at = self._one_rtt.ack_at
-        return ack_at is not None and ack_at <= now
+        due = self._acknowledgement_at
+        return due is not None and due <= now
 
     # --- what ends the calm -----------------------------------------------------------------------------------------
 

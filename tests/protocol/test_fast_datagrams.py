@@ -143,7 +143,41 @@ def test_the_lists_that_are_written_are_the_librarys_own() -> None:
     assert 1 in window and (window._lower, window._size) == (0, 2 * MAX_ACK_RANGES)
 
 
-def test_full_congestion_window_is_left_to_the_library(cluster: Cluster) -> None:
+@pytest.mark.parametrize("way", [0, 1], ids=["short", "long"])
+def test_much_is_acknowledged_without_delay(cluster: Cluster, way: int) -> None:
+    """A single message waits for data that its acknowledgement can ride on, four full datagrams do not."""
+    recorded = both(cluster)[way]
+    client, server = recorded.ends
+    client.send_stream_data(8, bytes(200))
+    recorded.carry(client, server)
+    assert not server.must_send(recorded.pair.now) and server.datagrams_to_send(recorded.pair.now) == []
+    client.send_stream_data(8, bytes(client._acknowledge_every))
+    recorded.carry(client, server)
+    assert server.must_send(recorded.pair.now)
+    recorded.carry(server, client)
+    assert client.unsent_bytes(8) == 0 and not server.must_send(recorded.pair.now)
+    client.send_stream_data(8, bytes(client._acknowledge_every - 1))
+    recorded.carry(client, server)
+    assert not server.must_send(recorded.pair.now)
+
+
+def test_a_full_window_sends_nothing_but_acknowledgements(cluster: Cluster) -> None:
+    short, long = both(cluster)
+    for recorded in (short, long):
+        client, server = recorded.ends
+        client._disturb()
+        client._loss._cc.congestion_window = 1
+        client.send_stream_data(4, b"in flight")
+        client._loss._cc.bytes_in_flight += 1
+        assert client.datagrams_to_send(recorded.pair.now) == []
+        server.send_stream_data(4, b"hello")
+        recorded.carry(server, client)
+        recorded.carry(client, server)
+        assert server.unsent_bytes(4) == 0 and client.unsent_bytes(4) == 9
+    assert short.packets == long.packets and len(short.packets) == 2
+
+
+def test_a_narrow_congestion_window_is_left_to_the_library(cluster: Cluster) -> None:
     short, _ = both(cluster)
     client: Any = short.pair.client
     client._loss._cc.congestion_window = 10
