@@ -71,6 +71,8 @@ class WireSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     profile: Literal["loopback", "lan"] = "loopback"
     transport: Literal["aioquic", "qh3"] = "aioquic"
     """The QUIC library; they speak to each other, so that agents may differ."""
+    busy_poll_us: Annotated[int, Meta(ge=0, le=10_000)] = 0
+    """How long an agent stays awake after traffic: for hosts with a core for each agent. 0: it sleeps at once."""
 
 
 class DataSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -131,6 +131,7 @@ class Setup:
             rng=self.rng("endpoint"),
             logger=self.log,
             port=self.datagram_port(),
+            busy_poll_s=self.config.file.wire.busy_poll_us / 1e6,
         )
 
     def datagram_port(self) -> DatagramPort:

@@ -67,7 +67,8 @@ class Endpoint:
 
     ``rng`` jitters reconnection. ``bind_host`` overrides the roster's host for binding, as in containers. ``profile``
     is a name of ``quic.settings.PROFILES`` or a ``Profile``, ``transport`` one of ``quic.backend.TRANSPORTS``.
-    ``port`` and ``clock`` (seconds) put it on another network and into another time than this host's.
+    ``port`` and ``clock`` (seconds) put it on another network and into another time than this host's. ``busy_poll_s``
+    keeps the event loop awake after traffic (``quic.polling``).
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Endpoint:
         logger: Any = None,
         port: DatagramPort | None = None,
         clock: Callable[[], float] = time.monotonic,
+        busy_poll_s: float = 0.0,
     ) -> None:
         self.codec = codec
         self.limits = _limits(limits, batch_max)
@@ -127,6 +129,7 @@ class Endpoint:
             transport=transport,
             port=port,
             clock=clock,
+            busy_poll_s=busy_poll_s,
         )
         self._pacemaker = Pacemaker(self._profile.heartbeat_s, clock, self._pulses, self._on_change)
 

@@ -34,7 +34,7 @@ MODULES: Final = (
     "protocol/segment", "protocol/sequence",
     "protocol/quic/books", "protocol/quic/calm", "protocol/quic/calm_stream", "protocol/quic/driver",
     "protocol/quic/fast_receive", "protocol/quic/fast_send", "protocol/quic/link", "protocol/quic/newreno",
-    "protocol/quic/packets", "protocol/quic/sealing",
+    "protocol/quic/packets", "protocol/quic/polling", "protocol/quic/sealing",
 )  # fmt: skip
 """Without their suffix, from the project's root."""
 

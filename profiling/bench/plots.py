@@ -13,7 +13,7 @@ Draw = Callable[[list[Row], Any], bool]
 """Draws rows on axes; false where there is nothing to draw."""
 
 # Okabe and Ito's palette, told apart by colour-blind readers too.
-COLOURS: Final = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+COLOURS: Final = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 STYLE: Final[Any] = {"svg.hashsalt": "swarm", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
 
 

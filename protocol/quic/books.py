@@ -63,7 +63,7 @@ def acknowledged_by(calm: Calm, lowest: int, highest: int) -> list[Sent] | None:
 
 
 def _is_first_of(found: list[Sent], stream_id: int) -> bool:
-    for packet in found:
+    for packet in found:  # noqa: SIM110 - no generator
         if packet.stream is not None and packet.stream.stream_id == stream_id:
             return False
     return True

@@ -33,79 +33,83 @@ class Calm:
     Absent times are infinite.
     """
 
+    holds = False
+    waiting: CalmStream | None = None
+    """The stream that has something to send (one of them, if ``several``)."""
+    several = False
+    credit = 0
+    """How many bytes may come before a flow-control window may have to be opened."""
+    acknowledge_from = 0
+    """At how many bytes of all streams they are acknowledged without delay."""
+
+    # What stays as it is.
+    peer_id = b""
+    """Destination of what is sent,"""
+    host_id = b""
+    """and of what is received."""
+    address: NetworkAddress = ("", 0)
+    idle_timeout_s = 0.0
+    """The shorter of both ends' wishes."""
+    packet_room = 0
+    """For the payload of a packet."""
+    sending: Keys | None = None
+    receiving: Keys | None = None
+    ack_delay_unit = 0
+    """Shifts of the encoded acknowledgement delay, ours"""
+    ack_delay_unit_peer = 0
+    """and the peer's."""
+    ack_delay_max_s = 0.0
+
+    # What changes with packets that leave.
+    number_next = 0
+    credit_used = 0
+    credit_max = 0
+    """Of the peer's, over all streams."""
+    bytes_sent = 0
+    in_flight = 0
+    """Packets that ask for an acknowledgement."""
+    spoken_at = 0.0
+    spoken_since = False
+    """Since the last packet came."""
+
+    # What changes with packets that come.
+    number_expected = 0
+    """As the library counts: the largest number so far, or the one after it."""
+    largest = 0
+    largest_at = 0.0
+    ack_start = 0
+    """First packet to acknowledge,"""
+    ack_stop = 0
+    """and behind the last; the same when there is none."""
+    ack_at = inf
+    received_bytes = 0
+    received_max = 0
+    """Of our flow control, over all streams."""
+    seen_lower = 0
+    seen_size = 0
+    spin = 0
+    spin_number = 0
+    close_at = 0.0
+
+    # What changes with acknowledgements.
+    largest_acked = 0
+    probes = 0
+    round_trip_latest_s = 0.0
+    round_trip_min_s = 0.0
+    round_trip_s = 0.0
+    variance_s = 0.0
+
     def __init__(self, connection: UsualWays) -> None:
-        self.holds = False
         self.connection = connection
         self.acknowledge_every = connection._acknowledge_every
-        """How many bytes of streams may come until they are acknowledged without delay,"""
-        self.acknowledge_from = 0
-        """and at how many that is."""
+        self.is_client = connection._is_client
+        self.window = cast(NewReno, connection._loss._cc)
+        self.events = connection._events
+        self.sent_packets: dict[int, Any] = {}
+        self.seen: set[int] = set()
         self.streams: dict[int, CalmStream] = {}
         self._known: dict[int, CalmStream] = {}
         """The same, kept while it does not hold: packets in flight refer to them."""
-        self.waiting: CalmStream | None = None
-        """The stream that has something to send (one of them, if ``several``)."""
-        self.several = False
-        self.credit = 0
-        """How many bytes may come before a flow-control window may have to be opened."""
-        # What stays as it is.
-        self.peer_id = b""
-        """Destination of what is sent,"""
-        self.host_id = b""
-        """and of what is received."""
-        self.address: NetworkAddress = ("", 0)
-        self.idle_timeout_s = 0.0
-        """The shorter of both ends' wishes."""
-        self.is_client = connection._is_client
-        self.packet_room = 0
-        """For the payload of a packet."""
-        self.window = cast(NewReno, connection._loss._cc)
-        self.sent_packets: dict[int, Any] = {}
-        self.events = connection._events
-        self.sending: Keys | None = None
-        self.receiving: Keys | None = None
-        self.ack_delay_unit = 0
-        """Shifts of the encoded acknowledgement delay, ours"""
-        self.ack_delay_unit_peer = 0
-        """and the peer's."""
-        self.ack_delay_max_s = 0.0
-        # What changes with packets that leave.
-        self.number_next = 0
-        self.credit_used = 0
-        self.credit_max = 0
-        """Of the peer's, over all streams."""
-        self.bytes_sent = 0
-        self.in_flight = 0
-        """Packets that ask for an acknowledgement."""
-        self.spoken_at = 0.0
-        self.spoken_since = False
-        """Since the last packet came."""
-        # What changes with packets that come.
-        self.number_expected = 0
-        """As the library counts: the largest number so far, or the one after it."""
-        self.largest = 0
-        self.largest_at = 0.0
-        self.ack_start = 0
-        """First packet to acknowledge,"""
-        self.ack_stop = 0
-        """and behind the last; the same when there is none."""
-        self.ack_at = inf
-        self.received_bytes = 0
-        self.received_max = 0
-        """Of our flow control, over all streams."""
-        self.seen: set[int] = set()
-        self.seen_lower = 0
-        self.seen_size = 0
-        self.spin = 0
-        self.spin_number = 0
-        self.close_at = 0.0
-        # What changes with acknowledgements.
-        self.largest_acked = 0
-        self.probes = 0
-        self.round_trip_latest_s = 0.0
-        self.round_trip_min_s = 0.0
-        self.round_trip_s = 0.0
-        self.variance_s = 0.0
 
     # --- beginning and end ------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from protocol.quic import resets
 from protocol.quic.backend import AIOQUIC, Address, Admission, Backend, Connection, backend_for
 from protocol.quic.link import Closed, Link, LinkOwner
 from protocol.quic.packets import destination_of, version_offer
+from protocol.quic.polling import BusyPoll
 from protocol.quic.port import DatagramPort, UdpPort
 from protocol.quic.settings import (
     CONNECTION_ID_BYTES,
@@ -49,9 +50,9 @@ TIMER_SOON_S: Final = 0.002
 class Driver:
     """Owns the port, the routing table and one timer. All methods belong to the event loop's thread.
 
-    ``accept`` gives each incoming connection an owner; without it nothing is accepted. ``before_flush`` runs at the
-    end of a tick, before datagrams are built; it returns the cycle that the flush is charged to, 0 for none.
-    ``backends`` makes other connections than the swarm's.
+    ``accept`` gives incoming connections an owner; without it none is accepted. ``before_flush`` runs at the end of a
+    tick, before datagrams are built; it returns the cycle that the flush is charged to, 0 for none. ``backends`` makes
+    other connections than the swarm's.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Driver:
         backends: Callable[[Identity], Backend] | None = None,
         port: DatagramPort | None = None,
         clock: Callable[[], float] = time.monotonic,
+        busy_poll_s: float = 0.0,
     ) -> None:
         self._identity = identity
         self._profile = profile
@@ -76,6 +78,7 @@ class Driver:
         self._logger = logger
         self._port = port if port is not None else UdpPort()
         self._clock = clock
+        self._polling = BusyPoll(busy_poll_s, clock)
         self._backends = backends or (lambda identity: backend_for(transport, identity, profile))
         self._backend = self._backends(identity)
         self._reset_key = digest(b"swarm/stateless-reset/1", identity.signing_key.private_bytes_raw())
@@ -195,6 +198,7 @@ class Driver:
             return
         for data, address in datagrams:
             self._send(data, address)
+        self._polling.traffic(now)
 
     def _send(self, data: bytes, address: Address) -> None:
         assert self._open, "nothing is flushed after close"
@@ -283,6 +287,7 @@ class Driver:
                 self._feed(link, data, address, now)
         for link in fed:
             self._deliver(link)
+        self._polling.traffic(now)
         self.schedule_flush()  # last: what a drain sends because of what was delivered joins this flush
 
     def _feed(self, link: Link, data: bytes, address: Address, now: float) -> None:
@@ -323,7 +328,7 @@ class Driver:
         if data[0] & 0x30:
             self.counters["stray_datagrams"] += 1
             return None
-        if self._greeting_count() >= GREETINGS_MAX and not self._crowd_out():
+        if sum(not known.greeted for known in self._links) >= GREETINGS_MAX and not self._crowd_out():
             self.counters["greetings_refused"] += 1
             return None
         return self._accept_link(destination, address, now)
@@ -341,12 +346,8 @@ class Driver:
         self._routes[connection.host_cid] = link
         return link
 
-    def _greeting_count(self) -> int:
-        return sum(1 for link in self._links if not link.greeted)
-
     def _crowd_out(self) -> bool:
-        """End the oldest connection that nobody knows, without a word; whether there was one. A flood of first packets
-        would otherwise keep everybody out for as long as a greeting may take."""
+        """End the oldest connection that nobody knows; whether there was one. A flood would keep everybody out else."""
         for link in self._links:
             if not link.greeted and not link.connection.is_client and link.certified is None:
                 self.end(link, Closed("crowded_out", "for a newer connection"))

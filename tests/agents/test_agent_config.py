@@ -89,6 +89,7 @@ SECTIONS = [
     ("votes = false", "votes = true", "a venue has no vote"),
     ('host = "127.0.0.1"\nport = 17402', 'host = ""\nport = 17402', "agent[1].host"),
     ('profile = "loopback"', 'profile = "moon"', "wire.profile"),
+    ('profile = "loopback"', 'profile = "loopback"\nbusy_poll_us = 20000', "wire.busy_poll_us"),
     ("seed = 7", "seed = -7", "seed"),
     ('name = "testing"', 'name = "Te sting"', "a-z, 0-9"),
     ('id = "risk-1"', "", "missing required field `id`"),

@@ -73,9 +73,9 @@ async def pair(start: Start, **options: Any) -> tuple[Endpoint, Recorder, Endpoi
     return low, heard_low, high, heard_high
 
 
-@pytest.mark.parametrize("codec", ["capnp", "msgpack"])
-async def test_a_pair_talks_both_ways(start: Start, codec: str) -> None:
-    low, heard_low, high, heard_high = await pair(start, codec=codec)
+@pytest.mark.parametrize("options", [{"codec": "capnp"}, {"codec": "msgpack"}, {"busy_poll_s": 0.001}], ids=str)
+async def test_a_pair_talks_both_ways(start: Start, options: dict[str, Any]) -> None:
+    low, heard_low, high, heard_high = await pair(start, **options)
     assert low.send(1, commit(1), channel=Channel.CONSENSUS, trace=41)
     assert high.send(0, commit(2), channel=Channel.BULK, trace=42)
     await until(lambda: bool(heard_low.messages and heard_high.messages))

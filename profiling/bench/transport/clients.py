@@ -46,8 +46,9 @@ class Client(Protocol):
 class DeliveringClient(Client, Protocol):
     """A client of a transport that delivers what it takes."""
 
-    async def one_way(self, size: int, messages: int) -> None:
-        """``messages`` to every server, as fast as they go; returns when the last has arrived everywhere."""
+    async def one_way(self, size: int, messages: int, together: int = 64) -> None:
+        """``messages`` to every server, as fast as they go, the loop's turn after so many; returns when the last has
+        arrived everywhere."""
 
 
 @dataclass
@@ -104,7 +105,9 @@ def run_on(loop: str, work: Coroutine[Any, Any, T]) -> T:
 class Ours:
     """Endpoint to endpoint, with all that the swarm's agents do: codec, batches, framing, mutual TLS, greeting."""
 
-    def __init__(self, site: Site, transport: str, servers: int = 1, batch_max: int = 256) -> None:
+    def __init__(
+        self, site: Site, transport: str, servers: int = 1, batch_max: int = 256, busy_poll_s: float = 0.0
+    ) -> None:
         roster = site.roster
         self._servers = range(1, 1 + servers)
         self._back = asyncio.Event()
@@ -117,6 +120,7 @@ class Ours:
             on_peer_change=self._on_peer_change,
             limits=BatchLimits(batch_max=batch_max),
             transport=transport,
+            busy_poll_s=busy_poll_s,
         )
         self.vote_back: asyncio.Event = asyncio.Event()
 
@@ -194,12 +198,12 @@ class Streams(ABC):
         writer.write(size.to_bytes(LENGTH_BYTES, "big") + bytes(size))
         await reader.readexactly(LENGTH_BYTES + size)
 
-    async def one_way(self, size: int, messages: int) -> None:
+    async def one_way(self, size: int, messages: int, together: int = 64) -> None:
         quiet = (size | COUNT_ONLY).to_bytes(LENGTH_BYTES, "big") + bytes(size)
         for reader, writer in self.pairs:
             for number in range(messages - 1):
                 writer.write(quiet)
-                if number % 64 == 63:
+                if number % together == together - 1:
                     await self.drain(writer)
             writer.write(size.to_bytes(LENGTH_BYTES, "big") + bytes(size))
             await reader.readexactly(LENGTH_BYTES + size)

@@ -29,6 +29,7 @@ from profiling.bench.transport.clients import (
     Udp,
     run_on,
 )
+from profiling.bench.transport.serve import BUSY_POLL_S, POLLING
 from profiling.bench.transport.site import SERVERS, Site, make_site, message_of
 from protocol.batch import Channel
 from protocol.messages import Submit
@@ -84,6 +85,12 @@ def ways() -> list[Way]:
         Way(f"{qh3} streams", "qh3", "asyncio", StockQh3),
         Way("TCP and TLS, asyncio streams", "tcp+tls", "asyncio", TcpTls),
         Way("bare UDP", "udp", "asyncio", Udp),
+        Way(
+            f"ours, busy polling for {BUSY_POLL_S * 1e6:.0f} us",
+            POLLING,
+            "uvloop",
+            lambda site, servers: Ours(site, "aioquic", servers, busy_poll_s=BUSY_POLL_S),
+        ),
     ]
 
 
@@ -151,13 +158,15 @@ def _batches(result: Result, site: Site, effort: Effort, progress: Callable[[str
     """Processor time of both ends, and datagrams of both, per message of 200 B; ``n`` messages pushed at a time."""
     cpu: dict[tuple[str, int], list[float]] = {}
     packets: dict[tuple[str, int], list[float]] = {}
+    stock: list[float] = []
     for block in range(effort.blocks):
         for transport in ("aioquic", "qh3"):
             for batch in BATCHES:
                 progress(f"cost of a message, block {block + 1} of {effort.blocks}, batches of {batch}")
-                spent, sent = _cost(site, transport, batch, max(effort.messages // 4, 400))
+                spent, sent = _cost(site, f"ours/{transport}", batch, max(effort.messages // 4, 400))
                 cpu.setdefault((transport, batch), []).append(spent)
                 packets.setdefault((transport, batch), []).append(sent)
+        stock.append(_cost(site, "aioquic", 1, max(effort.messages // 4, 400))[0])
     for transport, name in (("aioquic", "ours"), ("qh3", "ours on qh3")):
         for batch in BATCHES:
             for what, unit, figures in (("processor time", "us", cpu), ("datagrams", "a message", packets)):
@@ -165,39 +174,48 @@ def _batches(result: Result, site: Site, effort: Effort, progress: Callable[[str
                 ratio = paired_ratio(alone, together)
                 case = f"{what} of a message in batches of {batch}, {name}"
                 result.row(case, float(np.median(together)), unit, "each alone", float(np.median(alone)), ratio)
+    for batch in BATCHES:
+        together = cpu["aioquic", batch]
+        case, name = f"processor time of a message in batches of {batch}, ours", f"{ways()[2].name}, each alone"
+        result.row(case, float(np.median(together)), "us", name, float(np.median(stock)), paired_ratio(stock, together))
     alone, together = cpu["aioquic", 1], cpu["aioquic", 20]
     result.variations.append(variation(together))
     result.claim("transport.batch20_cpu_saving", at_least(10), paired_ratio(alone, together))
 
 
-def _cost(site: Site, transport: str, batch: int, messages: int) -> tuple[float, float]:
-    """(microseconds of processor time, datagrams) per message, both ends together."""
-    fresh = site.moved(1)
-    with FarEnd(f"ours/{transport}", fresh) as far:
+def _cost(site: Site, what: str, batch: int, messages: int) -> tuple[float, float]:
+    """(microseconds of processor time, datagrams) per message, both ends together; of ours only the datagrams."""
+    fresh, way = site.moved(1), next(way for way in ways() if way.what == what)
+    with FarEnd(what, fresh, loop=way.loop) as far:
 
         async def work() -> tuple[int, int]:
-            client = Ours(fresh, transport, batch_max=batch)
+            client = Ours(fresh, what.rpartition("/")[2], batch_max=batch) if "/" in what else way.make(fresh, 1)
+            assert isinstance(client, DeliveringClient)
             await client.open()
             await client.one_way(200, 5 * batch, batch)
-            datagrams = client.endpoint.statistics()["socket"]["datagrams_out"]
+            datagrams = _datagrams_of(client)
             far_cpu, far_datagrams = far.spent()
             own_cpu = time.process_time_ns()
             await client.one_way(200, messages, batch)
             own_cpu = time.process_time_ns() - own_cpu
             after_cpu, after_datagrams = far.spent()
-            datagrams = client.endpoint.statistics()["socket"]["datagrams_out"] - datagrams
+            datagrams = _datagrams_of(client) - datagrams
             await client.close()
             return own_cpu + after_cpu - far_cpu, datagrams + after_datagrams - far_datagrams
 
-        cpu_ns, sent = run_on("uvloop", work())
+        cpu_ns, sent = run_on(way.loop, work())
     return cpu_ns * US / messages, sent / messages
+
+
+def _datagrams_of(client: Client) -> int:
+    return int(client.endpoint.statistics()["socket"]["datagrams_out"]) if isinstance(client, Ours) else 0
 
 
 # --- one way ---------------------------------------------------------------------------------------------------------
 
 
 def _throughput(result: Result, site: Site, effort: Effort, progress: Callable[[str], None]) -> None:
-    carried = [way for way in ways() if way.what != "udp" and way.name != ways()[3].name]
+    carried = [way for way in ways() if way.what not in ("udp", POLLING) and way.name != ways()[3].name]
     for servers in (1, 3):
         rates: dict[str, list[float]] = {way.name: [] for way in carried}
         for block in range(effort.blocks):

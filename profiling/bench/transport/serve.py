@@ -30,11 +30,13 @@ from protocol.quic.backend import TRANSPORTS
 
 LENGTH_BYTES: Final = 4
 ALPN: Final = "bench"
+POLLING: Final = "ours/aioquic/polling"
+BUSY_POLL_S: Final = 100e-6
 COUNT_ONLY: Final = 1 << 31
 """Bit of a length prefix: the message is not sent back."""
 
 
-async def ours(site: Site, agent_id: str, transport: str) -> Callable[[], int]:
+async def ours(site: Site, agent_id: str, transport: str, busy_poll_s: float = 0.0) -> Callable[[], int]:
     """An agent's endpoint that answers every message. Returns its counter of datagrams."""
     roster = site.roster
 
@@ -49,6 +51,7 @@ async def ours(site: Site, agent_id: str, transport: str) -> Callable[[], int]:
         on_message=answer,
         on_peer_change=lambda agent, connected: None,
         transport=transport,
+        busy_poll_s=busy_poll_s,
     )
     await endpoint.start()
     return lambda: int(endpoint.statistics()["socket"].get("datagrams_out", 0))
@@ -139,6 +142,7 @@ SERVERS: Final[dict[str, Callable[[Site, str], Any]]] = {
     "tcp+tls": tcp_tls,
     "udp": udp,
     **{f"ours/{name}": partial(ours, transport=name) for name in TRANSPORTS},
+    POLLING: partial(ours, transport="aioquic", busy_poll_s=BUSY_POLL_S),
 }
 
 
