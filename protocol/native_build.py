@@ -35,6 +35,7 @@ MODULES: Final = (
     "protocol/quic/books", "protocol/quic/calm", "protocol/quic/calm_stream", "protocol/quic/driver",
     "protocol/quic/fast_receive", "protocol/quic/fast_send", "protocol/quic/link", "protocol/quic/newreno",
     "protocol/quic/packets", "protocol/quic/polling", "protocol/quic/sealing",
+    "protocol/quic/short_way",
 )  # fmt: skip
 """Without their suffix, from the project's root."""
 

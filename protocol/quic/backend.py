@@ -7,7 +7,7 @@ the processor. Both speak QUIC version 1 to each other, so that agents may diffe
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from cryptography.x509 import Certificate
 
@@ -15,6 +15,9 @@ from protocol.errors import LocalMisuse, UsageError
 from protocol.identity import Identity
 from protocol.quic.settings import DATAGRAM_FRAME_HEADER_BYTES, DATAGRAM_FRAME_OVERHEAD_BYTES, Profile
 from protocol.roster import Agent
+
+if TYPE_CHECKING:
+    from protocol.quic.short_way import ShortWay
 
 Admission = Callable[[Certificate], Agent]
 """Says whom a peer's certificate names, once its chain is verified; refuses with ``PeerViolation``."""
@@ -58,6 +61,10 @@ class Connection(Protocol):
     @property
     def key_updates(self) -> int:
         """How often this end has asked for new keys."""
+
+    @property
+    def short_way(self) -> ShortWay | None:
+        """Asked before the connection is, where a library has one."""
 
     @property
     def host_cid(self) -> bytes: ...

@@ -196,6 +196,8 @@ class Calm:
             return False
         if connection._close_event is not None or connection._pacing_at is not None or not loss._rtt_initialized:
             return False
+        if connection._path_probe is not None:
+            return False
         return connection._cryptos[tls.Epoch.ZERO_RTT].recv.aead is None
 
     def _only_streams_can_speak(self) -> bool:

@@ -96,7 +96,6 @@ class SwarmConnection(UsualWays):
         # Recovery has taken the profile's size; what every path carries must do until the path is proved.
         self._wanted_datagram_bytes = self._max_datagram_size
         self._max_datagram_size = DATAGRAM_BYTES_MIN
-        self._path_probe: bytes | None = None
         self._admission = admission
         self._key_renewed_at = 0
         self._ack_delay = profile.ack_delay_s
@@ -168,6 +167,7 @@ class SwarmConnection(UsualWays):
         return self._wanted_datagram_bytes > DATAGRAM_BYTES_MIN and probe <= (self._remote_max_datagram_frame_size or 0)
 
     def send_path_probe(self, beginning: bytes) -> None:
+        self._disturb()
         self._path_probe = beginning.ljust(self._wanted_datagram_bytes - PROBE_OVERHEAD_BYTES, b"\0")
 
     def settle_path(self, *, carries: bool) -> bool:

@@ -184,7 +184,7 @@ class Driver:
         touched, self._touched = self._touched, {}
         with span(Operation.BATCH_FLUSH, trace):
             for link, must_send in touched.items():
-                if must_send or link.connection.must_send(now):
+                if must_send or link.must_send(now):
                     self._transmit(link, now)
                 if link.finish(now):
                     self._transmit(link, now)
@@ -192,7 +192,7 @@ class Driver:
 
     def _transmit(self, link: Link, now: float) -> None:
         try:
-            datagrams = link.connection.datagrams_to_send(now)
+            datagrams = link.datagrams_to_send(now)
         except Exception as error:
             self._on_library_failure(link, error)
             return
@@ -293,7 +293,7 @@ class Driver:
     def _feed(self, link: Link, data: bytes, address: Address, now: float) -> None:
         self._touched.setdefault(link, False)
         try:
-            link.connection.receive_datagram(data, address, now)
+            link.receive_datagram(data, address, now)
         except Exception as error:
             self._on_library_failure(link, error)
         if not link.greeted and not link.connection.begun:
@@ -375,7 +375,7 @@ class Driver:
         self._links.pop(link, None)
         self._touched.pop(link, None)
         self._unasked.pop(link, None)
-        link.connection.release()
+        link.release()
         for connection_id in [key for key, owner in self._routes.items() if owner is link]:
             del self._routes[connection_id]
 

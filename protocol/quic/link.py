@@ -9,6 +9,7 @@ from cryptography.x509 import Certificate
 
 from protocol.quic.backend import Address, Connection
 from protocol.quic.settings import HANDSHAKE_TIMEOUT_S
+from protocol.quic.short_way import ShortWay
 from protocol.roster import Agent
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ class Link:
         self._owner = owner
         self._termination: Any = None
         self.connection = connection
+        self.short_way: ShortWay | None = None
+        """The connection's, once it is established."""
         self.address = address
         self.opened_at = now
         self.pinged_at = now
@@ -118,6 +121,9 @@ class Link:
     def write(self, stream_id: int, data: bytes) -> None:
         """Append to a stream; it leaves at the end of the loop's tick. Never blocks: watch ``unsent_bytes``."""
         if self.closed:
+            return
+        if self.short_way is not None and self.short_way.write(stream_id, data):
+            self._driver.touch(self)
             return
         try:
             self.connection.send_stream_data(stream_id, data)
@@ -165,6 +171,27 @@ class Link:
 
     # --- for the driver ---------------------------------------------------------------------------------------------
 
+    def receive_datagram(self, data: bytes, address: Address, now: float) -> None:
+        """What has come for this connection."""
+        if self.short_way is None or not self.short_way.receive_usual(data, address, now):
+            self.connection.receive_datagram(data, address, now)
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
+        """All that it has to say now."""
+        usual = None if self.short_way is None else self.short_way.usual_datagrams(now)
+        return self.connection.datagrams_to_send(now) if usual is None else usual
+
+    def must_send(self, now: float) -> bool:
+        """Whether what has arrived may call for a datagram now."""
+        if self.short_way is not None and self.short_way.calm.holds:
+            return self.short_way.calm.must_send(now)
+        return self.connection.must_send(now)
+
+    def release(self) -> None:
+        """The driver has forgotten it."""
+        self.short_way = None
+        self.connection.release()
+
     def finish(self, now: float, *, wait: bool = True) -> bool:
         """Close it if its owner has, unless the last words are still held back and have been for a short time only.
         True when it was closed just now and has that to say."""
@@ -180,8 +207,11 @@ class Link:
 
     def due(self) -> float:
         """When to look at it again; infinite when nothing but a datagram can change anything."""
-        timer = self.connection.get_timer()
-        at = float("inf") if timer is None else timer
+        if self.short_way is not None and self.short_way.calm.holds:
+            at = self.short_way.calm.timer_at()
+        else:
+            timer = self.connection.get_timer()
+            at = float("inf") if timer is None else timer
         return at if self._farewell is None else min(at, self._closed_at + LAST_WORDS_S)
 
     def deliver(self, routes: dict[bytes, Link]) -> None:
@@ -189,7 +219,7 @@ class Link:
         connection = self.connection
         events = connection.events
         stream_data = events.StreamDataReceived
-        while (event := connection.next_event()) is not None:
+        while (event := self._next_event()) is not None:
             if isinstance(event, stream_data):
                 self._deliver_data(event)
             elif isinstance(event, events.ConnectionIdIssued):
@@ -200,6 +230,12 @@ class Link:
                 self._termination = event
             elif not self.closed:
                 self._deliver_to_owner(event)
+
+    def _next_event(self) -> Any:
+        if self.short_way is None:
+            return self.connection.next_event()
+        waiting = self.short_way.calm.events
+        return waiting.popleft() if waiting else None
 
     def _deliver_data(self, event: Any) -> None:
         if self.closed:
@@ -213,6 +249,7 @@ class Link:
         if isinstance(event, events.DatagramFrameReceived):
             self._owner.on_datagram(self, event.data)
         elif isinstance(event, events.HandshakeCompleted):
+            self.short_way = self.connection.short_way
             self._owner.on_established(self)
         elif isinstance(event, (events.StreamReset, events.StopSendingReceived)):
             self._driver.end(self, Closed("stream_closed", "the peer reset a long-lived stream"))

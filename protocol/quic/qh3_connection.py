@@ -116,6 +116,7 @@ class Qh3Connection(QuicConnection):
     refusal: str | None = None
     key_updates: int = 0
     datagrams_overtaken: int = 0
+    short_way: None = None
 
     def __init__(
         self,

@@ -14,8 +14,7 @@ from aioquic.quic.events import QuicEvent
 from aioquic.quic.recovery import QuicPacketSpace
 
 from protocol.quic.calm import Calm
-from protocol.quic.fast_receive import FastReceiver
-from protocol.quic.fast_send import FastSender
+from protocol.quic.short_way import ShortWay
 from protocol.quic.windows import DeliveredWindows
 
 
@@ -25,12 +24,12 @@ class UsualWays(DeliveredWindows):
 
     _ack_delay: float
     _acknowledge_every: int
+    _path_probe: bytes | None = None
     _paced: bool
     _calm: Calm | None = None
     _one_rtt: QuicPacketSpace | None = None
     _acknowledge_from = 0
-    _fast_sender: FastSender
-    _fast_receiver: FastReceiver
+    short_way: ShortWay | None = None
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
@@ -38,18 +37,17 @@ class UsualWays(DeliveredWindows):
         if self._paced:
             return
         self._calm = Calm(self)
-        self._fast_sender = FastSender(self._calm)
-        self._fast_receiver = FastReceiver(self._calm, self._ack_delay)
+        self.short_way = ShortWay(self._calm, self._ack_delay)
 
     # --- the short ways ---------------------------------------------------------------------------------------------
 
     def usual_datagrams(self, now: float) -> list[tuple[bytes, NetworkAddress]] | None:
         """See ``FastSender``."""
-        return None if self._calm is None else self._fast_sender.usual_datagrams(now)
+        return None if self.short_way is None else self.short_way.usual_datagrams(now)
 
     def receive_usual(self, data: bytes, address: NetworkAddress, now: float) -> bool:
         """See ``FastReceiver``."""
-        return self._calm is not None and self._fast_receiver.receive_usual(data, address, now)
+        return self.short_way is not None and self.short_way.receive_usual(data, address, now)
 
     def receive_datagram(self, data: bytes, addr: NetworkAddress, now: float) -> None:
         if self._close_event is None and not self.receive_usual(data, addr, now):
@@ -86,7 +84,7 @@ class UsualWays(DeliveredWindows):
         return datagrams
 
     def send_stream_data(self, stream_id: int, data: bytes, end_stream: bool = False) -> None:
-        if self._calm is None or end_stream or not self._fast_sender.write(stream_id, data):
+        if self.short_way is None or end_stream or not self.short_way.write(stream_id, data):
             self._disturb()
             super().send_stream_data(stream_id, data, end_stream)
 
@@ -137,7 +135,7 @@ class UsualWays(DeliveredWindows):
     def release(self) -> None:
         """Let go of what streams hold; nothing but its end is asked of the connection any more."""
         self._disturb()
-        self._calm = None
+        self._calm = self.short_way = None
         self._streams.clear()
         self._events.clear()
 
