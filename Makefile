@@ -71,8 +71,8 @@ test-native: native ## consensus, the wire and a whole swarm, with the hot modul
 test-seeds: native ## the lane in 10,000 hostile worlds, in ten minutes at most (SEEDS=10000 FIRST=0)
 	@$(BIN)/python -m tests.sim --seeds $(SEEDS) --first $(FIRST) --seconds-max 600
 
-test-seeds-soak: native ## a million of them: hours
-	@$(BIN)/python -m tests.sim --seeds 1000000 --first $(FIRST)
+test-seeds-soak: native ## a million of them: hours; goes on where it was interrupted
+	@$(BIN)/python -m tests.sim --seeds 1000000 --into docs/benchmarks/lane-seeds-soak.json
 
 test-soak: setup ## days of the wire in virtual time, ten million mutated frames, hostile peers, memory under load
 	@$(BIN)/python -m pytest -m soak --timeout 3600 -o faulthandler_timeout=0

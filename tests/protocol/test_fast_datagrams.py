@@ -161,6 +161,42 @@ def test_much_is_acknowledged_without_delay(cluster: Cluster, way: int) -> None:
     assert not server.must_send(recorded.pair.now)
 
 
+def test_an_acknowledgement_that_is_due_leaves_the_short_way(cluster: Cluster) -> None:
+    """The timer for what may be lost, and the one for silence, are the library's."""
+    short, long = both(cluster)
+    for recorded in (short, long):
+        client, server = recorded.ends
+        client.send_stream_data(4, b"question")
+        recorded.carry(client, server)
+        due = server.get_timer()
+        assert due == pytest.approx(recorded.pair.now + server._ack_delay)
+        recorded.pair.now = due
+        server.handle_timer(due)
+        recorded.carry(server, client)
+        assert client.unsent_bytes(4) == 0
+        client.send_stream_data(4, b"lost")
+        client.datagrams_to_send(recorded.pair.now)
+        recorded.pair.now = client.get_timer() or 0.0
+        client.handle_timer(recorded.pair.now)
+        recorded.carry(client, server)
+    assert short.short_packets == 3 and short.short_receipts == 2
+    assert short.packets == long.packets and len(short.packets) == 4
+    assert short.books() == long.books() and short.heard == long.heard == [(4, b"question"), (4, b"lost")]
+
+
+def test_the_timer_of_an_acknowledgement_leaves_a_connection_calm(cluster: Cluster) -> None:
+    short, _ = both(cluster)
+    client, server = short.ends
+    client.send_stream_data(4, b"question")
+    short.carry(client, server)
+    calm = server._calm
+    assert calm is not None and calm.holds
+    server.handle_timer(short.pair.now + server._ack_delay)
+    assert calm.holds
+    server.handle_timer(calm.close_at)
+    assert not calm.holds and server.closing is not None
+
+
 def test_a_full_window_sends_nothing_but_acknowledgements(cluster: Cluster) -> None:
     short, long = both(cluster)
     for recorded in (short, long):

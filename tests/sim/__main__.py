@@ -7,6 +7,8 @@ import json
 import os
 import re
 import sys
+import time
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -14,8 +16,10 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from protocol.errors import UsageError
 from tests.sim import mutation_score
 from tests.sim.campaign import COUNTED, Summary, run_many
+from tests.sim.ledger import SAVED_EVERY, Ledger
 from tests.sim.mutants import MUTANTS, named
 from tests.sim.plan import MILLISECOND_NS, Plan, plan_of
 from tests.sim.run import Verdict, run_plan
@@ -68,6 +72,9 @@ def _known_mutant(ctx: click.Context, param: click.Parameter, value: str | None)
 @click.option("--first", type=click.IntRange(min=0), default=None, help="With a count: where to begin (0).")
 @click.option("--workers", type=click.IntRange(min=1), default=None, help="With --seeds: processes (one a core).")
 @click.option("--seconds-max", type=click.FloatRange(min=0), help="With --seeds: fail if that is not enough time.")
+@click.option(
+    "--into", type=click.Path(dir_okay=False, path_type=Path), help="With a count: go on where this file ends."
+)
 @click.option("--mutant", callback=_known_mutant, help="Switch a seeded bug on, by number or name.")
 @click.option("--json", "as_json", is_flag=True, help="Print figures as JSON.")
 @click.pass_context
@@ -82,6 +89,7 @@ def cli(
     first: int | None,
     workers: int | None,
     seconds_max: float | None,
+    into: Path | None,
     mutant: str | None,
     as_json: bool,
 ) -> int:
@@ -90,6 +98,7 @@ def cli(
     \b
     Example:
       python -m tests.sim --seeds 1000              1000 seeds on all cores
+      python -m tests.sim --seeds 1000000 --into FILE   a million; may be interrupted and called again
       python -m tests.sim --seed 17 --trace         one of them, step by step
       python -m tests.sim --seed 4 --mutant 5 --shrink
       python -m tests.sim mutants                   which seeded bugs are noticed, and by whom
@@ -99,8 +108,8 @@ def cli(
     if (seed is None) == (seeds is None):
         raise click.UsageError("say either --seed N or --seeds A..B; --help has examples")
     if seed is not None:
-        if first is not None or workers is not None or seconds_max is not None:
-            raise click.UsageError("--first, --workers and --seconds-max go with --seeds")
+        if any(option is not None for option in (first, workers, seconds_max, into)):
+            raise click.UsageError("--first, --workers, --seconds-max and --into go with --seeds")
         return _one(_plan(seed, keep, end_ms), mutant, trace, shrinks, as_json)
     assert seeds is not None
     if trace or shrinks or keep is not None or end_ms is not None:
@@ -108,6 +117,10 @@ def cli(
     start, count = seeds
     if start is not None and first is not None:
         raise click.UsageError("--first goes with a count, not with a range")
+    if into is not None:
+        if start is not None or first is not None or mutant is not None:
+            raise click.UsageError("--into counts from seed 0, without --first, a range or --mutant")
+        return _into(Ledger.open(into), count, workers or os.cpu_count() or 1, seconds_max, as_json)
     begin = start if start is not None else first or 0
     return _many(range(begin, begin + count), workers or os.cpu_count() or 1, mutant, seconds_max, as_json)
 
@@ -205,6 +218,27 @@ def _many(seeds: range, workers: int, mutant: str | None, seconds_max: float | N
     return 1 if summary.failures or summary.out_of_time else 0
 
 
+def _into(ledger: Ledger, count: int, workers: int, seconds_max: float | None, as_json: bool) -> int:
+    """Up to ``count`` seeds in all, or as far as the time allows; what is done is kept."""
+    console = Console(stderr=True)
+    columns = (TextColumn("seeds"), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    began = time.monotonic()
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("seeds", total=count, completed=ledger.seeds, rate="")
+        while ledger.seeds < count and (seconds_max is None or time.monotonic() - began < seconds_max):
+            some = range(ledger.seeds, min(ledger.seeds + SAVED_EVERY, count))
+            summary = run_many(some, workers, None, None, lambda _: None)
+            ledger.add(summary)
+            progress.update(task, completed=ledger.seeds, rate=f"{summary.seeds_per_second:.0f}/s")
+    failures = ledger.figures["failures"]
+    click.echo(
+        json.dumps(ledger.figures) if as_json else f"{ledger.seeds} seeds, {len(failures)} failed: {ledger.path}"
+    )
+    for each in failures[:SHOWN_MAX]:
+        click.echo(f"seed {each['seed']}: {each['failure']}\n  rerun: {each['replay']}", err=True)
+    return 1 if failures else 0
+
+
 def _table(summary: Summary) -> Table:
     table = Table("what", "count", "a seed", title=f"{summary.seeds} seeds, {len(summary.failures)} failed")
     table.add_row("seconds", f"{summary.seconds:.1f}", f"{summary.seeds_per_second:.1f} seeds/s")
@@ -227,8 +261,9 @@ def main() -> None:
         sys.exit(130)
     except KeyboardInterrupt:
         sys.exit(130)
-    except click.ClickException as error:
-        click.echo(f"error: {error.format_message()}", err=True)
+    except (click.ClickException, UsageError) as error:
+        said = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        click.echo(f"error: {said}", err=True)
         sys.exit(2)
     sys.exit(result if isinstance(result, int) else 0)
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 import tests.sim.__main__ as door
+from tests.sim.ledger import ROOT, sources
 
 
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -32,6 +37,9 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *a
         ("--seeds", "2", "--trace"),
         ("--seeds", "2", "--workers", "0"),
         ("--seed", "1", "--workers", "2"),
+        ("--seed", "1", "--into", "somewhere"),
+        ("--seeds", "1..2", "--into", "somewhere"),
+        ("--seeds", "2", "--into", "pyproject.toml"),
         ("--seed", "1", "--keep", "4,x"),
         ("--seed", "1", "--keep", "9999"),
         ("--seed", "1", "--mutant", "nobody"),
@@ -79,3 +87,32 @@ def test_a_failure_says_how_to_run_it_again(
     code, out, err = call(monkeypatch, capsys, "--seeds", "2", "--mutant", "19", "--workers", "1", "--json")
     assert code == 1 and "rerun: python -m tests.sim --seed 1 --mutant 19" in err
     assert len(json.loads(out)["failures"]) == 2
+
+
+def test_a_campaign_goes_on_where_it_was_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "campaign.json"
+    monkeypatch.setattr(door, "SAVED_EVERY", 2)
+    assert call(monkeypatch, capsys, "--seeds", "3", "--into", str(file), "--workers", "1")[0] == 0
+    code, out, _ = call(monkeypatch, capsys, "--seeds", "5", "--into", str(file), "--workers", "1", "--json")
+    code_at_once, at_once, _ = call(monkeypatch, capsys, "--seeds", "5", "--workers", "1", "--json")
+    assert code == code_at_once == 0
+    timed = {"seconds", "seeds_per_second"}
+    parts, whole = ({k: v for k, v in json.loads(each).items() if k not in timed} for each in (out, at_once))
+    assert parts == whole and whole["seeds"] == 5
+    assert call(monkeypatch, capsys, "--seeds", "5", "--into", str(file))[0] == 0, "nothing is left to do"
+    kept = json.loads(file.read_text())
+    kept["sources"] = "of yesterday"
+    file.write_text(json.dumps(kept))
+    code, _, err = call(monkeypatch, capsys, "--seeds", "9", "--into", str(file))
+    assert code == 2 and "begin a new file" in err
+
+
+def test_a_campaign_knows_all_that_decides_what_a_seed_comes_to() -> None:
+    """Every module of consensus and of the simulator that a run imports."""
+    show = "import sys, tests.sim.run; print(*(m.__file__ for n, m in sys.modules.items() if n.startswith(ROOMS)))"
+    program = show.replace("ROOMS", "('consensus.', 'tests.sim.')")
+    environment = {**os.environ, "SWARM_NATIVE": "0"}
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and set(map(Path, done.stdout.split())) == set(sources())
