@@ -31,6 +31,7 @@ from protocol.quic.backend import (
     datagram_room,
 )
 from protocol.quic.settings import (
+    ACKNOWLEDGE_DATAGRAMS,
     ALPN,
     CONNECTION_ID_BYTES,
     DATAGRAM_BYTES_MIN,
@@ -47,8 +48,6 @@ from protocol.roster import Agent
 PROBE_OVERHEAD_BYTES: Final = 3 + CONNECTION_ID_BYTES + 3 + 16
 """Short header with a number of two bytes, frame header with a length of two, and seal: so that a probe fills its
 datagram to the last byte."""
-ACKNOWLEDGE_DATAGRAMS: Final = 4
-"""Full ones, that may come without being acknowledged. A congestion window has ten at first."""
 _STREAM_NUMBER: Final = attrgetter("stream_id")  # compiled: a function of ours would cost a tenth of a packet
 
 

@@ -63,6 +63,9 @@ PATH_SIZE: Final = 5
 """Where the size of datagrams stands in the core's description of its path."""
 PROBE_OVERHEAD_BYTES: Final = 32
 """As aioquic's, and two bytes that a packet number may grow by; no packet of streams is as full."""
+CORE_ACK_DELAY_S: Final = 0.001
+"""How long the core lets an acknowledgement wait, whatever it is told; a peer allows for 25 ms."""
+ACK_TIMER: Final = "ack_application"
 _PARAMETERS_BYTES: Final = 4096
 
 logging.getLogger("quic").setLevel(logging.ERROR)  # the library warns of every peer that closes; we count those
@@ -107,8 +110,7 @@ class ExportingTls(QuicTlsBridge):
 
 
 class Qh3Connection(QuicConnection):
-    """A connection that names no dialler, and whose listener has proved who it is before the first byte is
-    delivered."""
+    """A connection that names no dialler; its listener has proved who it is before the first byte is delivered."""
 
     events = events
     certified: Agent | None = None
@@ -122,6 +124,7 @@ class Qh3Connection(QuicConnection):
         self,
         *,
         configuration: QuicConfiguration,
+        profile: Profile,
         admission: Admission,
         narrow: set[Any],
         original_destination_connection_id: bytes | None = None,
@@ -135,6 +138,10 @@ class Qh3Connection(QuicConnection):
         self._address: Any = None
         self._own_reset_token = reset_token
         self._sent_since_renewal = 0
+        self._patience_s = max(profile.ack_delay_s - CORE_ACK_DELAY_S, 0.0)
+        self._patient_bytes = profile.max_datagram_bytes
+        self._heard_bytes = 0
+        """Since something was sent."""
         self._datagrams_waiting: deque[bytes] = deque()
 
     # --- what the driver sees ---------------------------------------------------------------------------------------
@@ -251,10 +258,27 @@ class Qh3Connection(QuicConnection):
         self.key_updates += 1
 
     def must_send(self, now: float) -> bool:
-        return True  # asking costs about a microsecond here
+        """Asking the core costs about a microsecond, but an acknowledgement that is due there leaves alone."""
+        return self.has_unsent or not self._acknowledgement_waits(now) or bool(self._datagrams_waiting)
+
+    def get_timer(self) -> float | None:
+        """As the library's; the acknowledgement of less than a full datagram waits as long as the profile says for data
+        that it can ride on."""
+        timer = self._core.get_timer() if self._core is not None else None
+        if timer is None:
+            return None
+        return timer[1] + self._patience_s if self._is_patient(timer[0]) else timer[1]
+
+    def _is_patient(self, timer: str) -> bool:
+        return timer == ACK_TIMER and self._handshake_confirmed and self._heard_bytes < self._patient_bytes
+
+    def _acknowledgement_waits(self, now: float) -> bool:
+        kind, at = (self._core and self._core.get_timer()) or ("", 0.0)
+        return self._is_patient(kind) and at <= now < at + self._patience_s
 
     def receive_datagram(self, data: bytes, addr: Any, now: float) -> None:
         if self._close_event is None:
+            self._heard_bytes += len(data)
             if self._core is None:
                 self._fit(addr)
             super().receive_datagram(data, addr, now)
@@ -264,6 +288,8 @@ class Qh3Connection(QuicConnection):
         while self._datagrams_waiting and self._hand_over_datagram():
             datagrams += super().datagrams_to_send(now)
         self._sent_since_renewal += len(datagrams)
+        if datagrams:
+            self._heard_bytes = 0
         return datagrams
 
     def _hand_over_datagram(self) -> bool:
@@ -320,17 +346,21 @@ class Qh3Backend:
     """``Backend`` over qh3."""
 
     def __init__(self, identity: Identity, profile: Profile) -> None:
+        self._profile = profile
         self._narrow: set[Any] = set()
         """Peers to which a path did not carry the profile's datagrams, for one connection each: paths change."""
         self._client_settings = _configuration(identity, profile, is_client=True)
         self._server_settings = _configuration(identity, profile, is_client=False)
 
     def dial(self, admission: Admission) -> Qh3Connection:
-        return Qh3Connection(configuration=self._client_settings, admission=admission, narrow=self._narrow)
+        return Qh3Connection(
+            configuration=self._client_settings, profile=self._profile, admission=admission, narrow=self._narrow
+        )
 
     def accept(self, destination: bytes, admission: Admission, reset_token: Callable[[bytes], bytes]) -> Qh3Connection:
         return Qh3Connection(
             configuration=self._server_settings,
+            profile=self._profile,
             admission=admission,
             narrow=self._narrow,
             original_destination_connection_id=destination,

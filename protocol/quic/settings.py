@@ -31,6 +31,8 @@ DATAGRAM_FRAME_OVERHEAD_BYTES: Final = 40
 """Packet header, frame header and seal around a DATAGRAM frame's data, with every integer at its longest."""
 DATAGRAM_FRAME_HEADER_BYTES: Final = 5
 """The part of it that counts towards what the peer takes."""
+ACKNOWLEDGE_DATAGRAMS: Final = 4
+"""Full ones, that may come without being acknowledged at once. A congestion window has ten at first."""
 DATAGRAMS_WAITING_MAX: Final = 4
 """DATAGRAM frames that may wait for a congestion window; what is older than that tells the peer nothing any more."""
 

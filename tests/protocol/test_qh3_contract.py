@@ -16,8 +16,8 @@ from qh3.quic.tls_bridge import QuicTlsBridge, QuicTlsCryptoData
 from protocol.errors import PeerViolation
 from protocol.identity import Identity
 from protocol.pki import CLIENT, SERVER, admit
-from protocol.quic.backend import Connection, backend_for
-from protocol.quic.qh3_connection import CRYPTO_PIECE_BYTES, PATH_SIZE, Qh3Connection
+from protocol.quic.backend import Address, Connection, backend_for
+from protocol.quic.qh3_connection import ACK_TIMER, CORE_ACK_DELAY_S, CRYPTO_PIECE_BYTES, PATH_SIZE, Qh3Connection
 from protocol.quic.settings import DATAGRAM_FRAME_BYTES_MAX, PROFILES
 from protocol.roster import Agent
 from tests.oracles.clusters import TRANSPORT_PAIRS, Cluster, make_cluster
@@ -290,3 +290,51 @@ def test_no_session_tickets(cluster: Cluster) -> None:
 
 def _nobody(certificate: object) -> Agent:
     raise PeerViolation("agent_unknown", "for this test")
+
+
+def test_the_core_lets_an_acknowledgement_wait_for_a_millisecond(cluster: Cluster) -> None:
+    """And we for as long as the profile says; what it can ride on takes it along."""
+    pair = calm_pair(cluster)
+    pair.client.send_stream_data(4, b"question")
+    carry(pair, pair.client, pair.server, CLIENT_ADDRESS)
+    core: Any = pair.server._core  # type: ignore[attr-defined]
+    assert core.get_timer() == (ACK_TIMER, pytest.approx(pair.now + CORE_ACK_DELAY_S))
+    delay_s = PROFILES["loopback"].ack_delay_s
+    assert pair.server.get_timer() == pytest.approx(pair.now + delay_s)
+    assert pair.server.must_send(pair.now + delay_s / 10) and not pair.server.datagrams_to_send(pair.now + delay_s / 10)
+    assert not pair.server.must_send(pair.now + delay_s / 2)
+    assert pair.server.must_send(pair.now + delay_s + 1e-6)
+    pair.server.send_stream_data(4, b"answer")
+    assert pair.server.must_send(pair.now + delay_s / 2)
+    pair.now += delay_s / 2
+    assert carry(pair, pair.server, pair.client, SERVER_ADDRESS) == 1
+    assert pair.client.unsent_bytes(4) == 0
+
+
+def test_much_is_acknowledged_when_the_core_wants_to(cluster: Cluster) -> None:
+    """Whose window is narrow at first: with its second packet."""
+    pair = calm_pair(cluster)
+    pair.client.send_stream_data(4, bytes(16_384))
+    assert carry(pair, pair.client, pair.server, CLIENT_ADDRESS) == 2
+    assert pair.server.get_timer() == pytest.approx(pair.now)
+    assert pair.server.must_send(pair.now + 1e-6)
+    assert carry(pair, pair.server, pair.client, SERVER_ADDRESS) == 1
+
+
+def calm_pair(cluster: Cluster) -> Pair:
+    """With streams, and nothing left to say."""
+    pair = Pair(cluster)
+    pair.exchange()
+    for stream_id in (0, 4):
+        pair.client.send_stream_data(stream_id, b"*")
+    pair.exchange()
+    heard(pair.client), heard(pair.server)
+    return pair
+
+
+def carry(pair: Pair, sender: Connection, receiver: Connection, address: Address) -> int:
+    """How many datagrams it took."""
+    datagrams = [data for data, _ in sender.datagrams_to_send(pair.now)]
+    for data in datagrams:
+        receiver.receive_datagram(data, address, pair.now)
+    return len(datagrams)
