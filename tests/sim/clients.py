@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from consensus.machine import ReadResult
@@ -89,7 +90,7 @@ class Client:
         attempts = request.attempts
         self._cluster.after(patience_ns, lambda: self._impatient(request, attempts))
         if request.reads:
-            self._cluster.read(own, self)
+            self._cluster.read(own, partial(self._read_answered, request))
         else:
             self.keys.append(request.payload)
             request.doubtful = request.doubtful or self._cluster.sleeps(own)
@@ -107,10 +108,10 @@ class Client:
             self.replica_applied(host)
         return None
 
-    def read_answered(self, host: Host, result: ReadResult) -> None:
-        """Refused, or from which index on the replica's own state answers."""
-        request = self._now
-        if request is None or not request.reads or (host.own, host.life) != (request.replica, request.life):
+    def _read_answered(self, request: _Request, host: Host, result: ReadResult) -> None:
+        """Refused, or from which index on the replica's own state answers. A replica that slept may answer a read that
+        was given up long ago."""
+        if request is not self._now or (host.own, host.life) != (request.replica, request.life):
             return None
         if result.index is None:
             return self._end()

@@ -46,7 +46,7 @@ class Cluster(Timeline):
         self.judge = Judge(self.hosts, first, plan.quorum_size, Service)
         self.watch = Watch(self.hosts, first)
         self.history: list[Operation] = []
-        self.readers: dict[int, Client] = {}
+        self.readers: dict[int, Callable[[Host, ReadResult], None]] = {}
         self.read_count = 0
         self.lost: set[int] = set()
         """Whose disk does not read back. They stay away: under the same name they would break their promises."""
@@ -184,22 +184,22 @@ class Cluster(Timeline):
 
     def _read_answered(self, host: Host, result: ReadResult) -> None:
         self.judge.read_ends(result)
-        reader = self.readers.pop(result.request, None)
-        if reader is not None:
-            reader.read_answered(host, result)
+        answered = self.readers.pop(result.request, None)
+        if answered is not None:
+            answered(host, result)
 
     # Those who ask
 
-    def read(self, own: int, reader: Client | None = None) -> None:
-        """Ask for a linearizable read on any replica, the leader or not."""
+    def read(self, own: int, answered: Callable[[Host, ReadResult], None] | None = None) -> None:
+        """Ask for a linearizable read on any replica, the leader or not; ``answered`` hears of this one alone."""
         host = self.hosts[own]
         if host.machine is None:
             return
         self.read_count += 1
         number = self.read_count
         self.judge.read_begins(number)
-        if reader is not None:
-            self.readers[number] = reader
+        if answered is not None:
+            self.readers[number] = answered
         self.give(host, lambda raft, clock_ns: raft.read(number, clock_ns))
 
     def _probe(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from consensus.machine import LogAppend
 from consensus.raft.configuration import Configuration, decode_configuration
+from consensus.raft.core import Raft
 from protocol.codes import EntryKind
 from tests.sim.cluster import Cluster
 from tests.sim.plan import MILLISECOND_NS, Fault
@@ -127,12 +128,14 @@ class Faults:
             verb(*arguments)
 
     def change(self, target: int, voter_count: int, *preference: int) -> None:
-        """Ask a replica for other voters and learners. Nobody whose disk is lost is among them, so that the others
-        take their places as new members."""
-        host = self._cluster.hosts[self._aim(target)]
-        present = [own for own in preference if own not in self._cluster.lost]
-        voters, others = present[:voter_count], present[voter_count:]
-        self._cluster.give(host, lambda raft, _: _done(raft.propose_membership(voters, others[::2])))
+        """Ask a replica for other voters and learners. Nobody whose disk is lost by the time it takes that up is among
+        them, so that the others take their places as new members."""
+
+        def ask(raft: Raft, _: int) -> None:
+            present = [own for own in preference if own not in self._cluster.lost]
+            raft.propose_membership(present[:voter_count], present[voter_count:][::2])
+
+        self._cluster.give(self._cluster.hosts[self._aim(target)], ask)
 
     def clock_rate(self, target: int, percent_of_drift: int) -> None:
         """A clock runs otherwise from now on, within what is allowed for."""
