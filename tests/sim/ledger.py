@@ -24,7 +24,7 @@ OF_THE_WORLD: Final = (
     "clients", "cluster", "faults", "host", "judge", "plan", "run", "service", "spoiled", "watch", "world",
 )  # fmt: skip
 """Modules of the simulator that decide what happens in a seed."""
-SAVED_EVERY: Final = 1000
+SAVED_EVERY: Final = 4000
 """Seeds."""
 
 
