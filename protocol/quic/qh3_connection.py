@@ -66,6 +66,8 @@ PROBE_OVERHEAD_BYTES: Final = 32
 CORE_ACK_DELAY_S: Final = 0.001
 """How long the core lets an acknowledgement wait, whatever it is told; a peer allows for 25 ms."""
 ACK_TIMER: Final = "ack_application"
+PATIENT_BYTES: Final = 4096
+"""Of what has come since we spoke. Whoever sends more at a time waits for room, and its core wants to hear of it."""
 _PARAMETERS_BYTES: Final = 4096
 
 logging.getLogger("quic").setLevel(logging.ERROR)  # the library warns of every peer that closes; we count those
@@ -139,7 +141,6 @@ class Qh3Connection(QuicConnection):
         self._own_reset_token = reset_token
         self._sent_since_renewal = 0
         self._patience_s = max(profile.ack_delay_s - CORE_ACK_DELAY_S, 0.0)
-        self._patient_bytes = profile.max_datagram_bytes
         self._heard_bytes = 0
         """Since something was sent."""
         self._datagrams_waiting: deque[bytes] = deque()
@@ -262,15 +263,14 @@ class Qh3Connection(QuicConnection):
         return self.has_unsent or not self._acknowledgement_waits(now) or bool(self._datagrams_waiting)
 
     def get_timer(self) -> float | None:
-        """As the library's; the acknowledgement of less than a full datagram waits as long as the profile says for data
-        that it can ride on."""
+        """As the library's; the acknowledgement of a little waits as long as the profile says for data to ride on."""
         timer = self._core.get_timer() if self._core is not None else None
         if timer is None:
             return None
         return timer[1] + self._patience_s if self._is_patient(timer[0]) else timer[1]
 
     def _is_patient(self, timer: str) -> bool:
-        return timer == ACK_TIMER and self._handshake_confirmed and self._heard_bytes < self._patient_bytes
+        return timer == ACK_TIMER and self._handshake_confirmed and self._heard_bytes < PATIENT_BYTES
 
     def _acknowledgement_waits(self, now: float) -> bool:
         kind, at = (self._core and self._core.get_timer()) or ("", 0.0)
