@@ -41,9 +41,10 @@ def test_safe_under_faults_and_live_after_them(group: int) -> None:
 
 @pytest.mark.parametrize("seed", [363, 389, 2338, 5804, 7305, 80413, 96488, 136057])
 def test_what_was_found_stays_mended(seed: int) -> None:
-    """A transfer that reads kept from ending; a goal lost with its leader; a candidate that was stopped, and won. And in
-    the simulator: a client that took the late answer to a read it had given up for one to its next; a membership asked
-    of a replica that slept, with a member whose disk was lost meanwhile."""
+    """A transfer that reads kept from ending; a goal lost with its leader; a candidate that was stopped, and won.
+
+    In the simulator: a client that took the late answer to a read it had given up for one to its next; a membership
+    asked of a replica that slept, with a member whose disk was lost meanwhile."""
     assert not run_seed(seed).failure
 
 
