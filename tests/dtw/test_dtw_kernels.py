@@ -190,10 +190,11 @@ def test_a_long_call_lets_other_threads_run(entry: str) -> None:
     count = 64 * lanes.LANES
 
     def plain() -> None:
-        reference.distance_pairs(query, np.zeros((count, 128)), *bounds, np.empty(count))
+        for _ in range(2):
+            reference.distance_pairs(query, np.zeros((count, 128)), *bounds, np.empty(count))
 
     def blocks() -> None:
-        for _ in range(8):
+        for _ in range(24):
             kernels.distance_rows(query, np.zeros((count, 128)), *bounds, np.inf, np.empty(count))
 
     call = plain if entry == "distance_pairs" else blocks

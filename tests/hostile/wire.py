@@ -43,11 +43,15 @@ KEPT_MAX: Final = 32
 
 
 class HostileConnection(SwarmConnection):
-    """May keep the flow-control windows of its peer shut."""
+    """May keep the flow-control windows of its peer shut. Its books are the library's, to be written in by hand."""
 
     grants = True
     parameters: Callable[[QuicTransportParameters], None] = staticmethod(lambda parameters: None)
     """Changes what the handshake says of this end."""
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        self._calm = self.short_way = None
 
     def _serialize_transport_parameters(self) -> bytes:
         written = pull_quic_transport_parameters(Buffer(data=super()._serialize_transport_parameters()))
