@@ -95,7 +95,7 @@ def evaluate(
 
         stamp = {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(seconds, 1),
+            "seconds": round(seconds, 3),
             "threads": threads,
         }
         click.echo(json.dumps(as_dict(found) | stamp))
