@@ -270,7 +270,7 @@ def payloads(rng: random.Random, server: Any) -> Iterator[bytes]:
 def test_a_forged_payload_is_taken_or_refused_alike(cluster: Cluster, seed: int) -> None:
     """By the same refusal, the same events, and the same books until then."""
     rng, refusals, receipts = random.Random(seed), Counter[tuple[int, int | None] | None](), 0
-    for _ in range(25):
+    for _ in range(50):
         pairs = both(cluster)
         for payload in islice(payloads(rng, pairs[0].ends[1]), 12):
             for recorded in pairs:
@@ -284,7 +284,7 @@ def test_a_forged_payload_is_taken_or_refused_alike(cluster: Cluster, seed: int)
             if short.closing is not None:
                 break
         receipts += pairs[0].short_receipts
-    assert receipts > 20 and len(refusals) > 3
+    assert receipts > 30 and len(refusals) > 3
 
 
 def _ending(end: Any) -> tuple[int, int | None] | None:
