@@ -39,6 +39,9 @@ class ConsensusSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     heartbeat_ms: Positive = 100
     election_timeout_min_ms: Positive = 500
     election_timeout_max_ms: Positive = 1_000
+    thrift_ms: Natural = 10
+    """How long routine entries wait for replicas that the quorum can do without, executors never; 0 sends to all at
+    once."""
     critical_notional: PositiveFloat = 15_000.0
     """Orders above it take the spine."""
     routine_expiry_ms: Positive = 4_000

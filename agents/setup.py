@@ -152,6 +152,8 @@ class Setup:
             election_timeout_min_ns=file.consensus.election_timeout_min_ms * MS,
             election_timeout_max_ns=file.consensus.election_timeout_max_ms * MS,
             commit_delay_ns=TICK_NS,
+            thrift_delay_ns=file.consensus.thrift_ms * MS,
+            prompt=frozenset(agent.index for agent in self.roster.voters if agent.role is Role.EXECUTOR),
         )
         pbft = PbftConfig(suspect_ns=file.consensus.critical_expiry_ms * MS // 2)
         keys = ReplicaKeys(self._sign, self._verify)

@@ -36,6 +36,11 @@ class RaftConfig:
     commit_delay_ns: int = 0
     """How long news of the commit index may wait for entries to ride on. Messages that carry nothing else cost as much
     as those with entries; without them, a follower that nobody sends more applies what is committed so much later."""
+    thrift_delay_ns: int = 0
+    """How long entries may wait for followers that the quorum can do without; 0 sends to all at once. A leader whose
+    few fail commits so much later, once."""
+    prompt: frozenset[int] = frozenset()
+    """Followers that get entries at once all the same, because others wait for what they do with them."""
     uncommitted_bytes_max: int = 64 * 2**20
     """What a leader appends ahead of its commit index; beyond it proposals are refused. One alone always fits."""
     committed_bytes_per_ready_max: int = 16 * 2**20
@@ -66,13 +71,15 @@ class RaftConfig:
             )
         if not 0 <= self.clock_drift_ppm < 1_000_000:
             raise ValueError(f"clock_drift_ppm is {self.clock_drift_ppm}: use a bound below 1,000,000, or no leases")
-        if self.commit_delay_ns < 0:
-            raise ValueError(f"commit_delay_ns is {self.commit_delay_ns}: use 0 for none")
+        for name in _DELAYS:
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: use 0 for none")
         for name in _LIMITS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: use at least 1")
 
 
+_DELAYS: Final = ("commit_delay_ns", "thrift_delay_ns")
 _LIMITS: Final = (
     "entries_per_append_max", "bytes_per_append_max", "inflight_appends_max", "inflight_bytes_max",
     "uncommitted_bytes_max", "committed_bytes_per_ready_max", "reads_open_max",

@@ -205,9 +205,7 @@ class Raft(Changes):
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` wants to be called: 0, that is at once, until the first input has told the time."""
         if self._leadership is not None:
-            commit_ns = self._leadership.commit_deadline_ns
-            deadline_ns = self._leadership.heartbeat_deadline_ns
-            deadline_ns = deadline_ns if commit_ns is None else min(deadline_ns, commit_ns)
+            deadline_ns = self._leadership.next_deadline_ns()
         elif self.role is Role.FOLLOWER:
             deadline_ns = self._election_deadline_ns
         else:

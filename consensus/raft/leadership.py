@@ -13,6 +13,7 @@ from consensus.raft.membership import Membership
 from consensus.raft.progress import Progress
 from consensus.raft.rounds import ROUNDS_UNDER_WAY_MAX, ReadQueue, Rounds
 from consensus.raft.snapshot import Sending
+from consensus.raft.thrift import Thrift
 from protocol.messages import AppendEntries, Entry, Message
 from protocol.raft_messages import InstallSnapshot
 
@@ -35,6 +36,7 @@ class Leadership:
         self.transfer_deadline_ns = 0
         self.timeout_now_due = False
         self._log = log
+        self._thrift = Thrift(own, config)
         self.followers: dict[int, Progress] = {}
         self.meet_members(now_ns)
         self.uncommitted_bytes = 0
@@ -49,6 +51,7 @@ class Leadership:
         """Everybody in the latest configuration is a follower, and nobody else."""
         others = [member for member in self._membership.current.members if member != self.own]
         self.followers = {other: self.followers.get(other) or self._new_progress(now_ns) for other in others}
+        self._thrift.end()
 
     def has_room(self, payload_bytes: int) -> bool:
         """Whether a proposal fits under the bound on uncommitted bytes. One alone always does, or it never would."""
@@ -68,9 +71,15 @@ class Leadership:
             self.commit_deadline_ns = now_ns + self.config.commit_delay_ns
         self.uncommitted_bytes -= size_bytes([entry for entry in entries if entry.term == self.term])
 
+    def next_deadline_ns(self) -> int:
+        """When something is due by time."""
+        deadlines = (self.heartbeat_deadline_ns, self.commit_deadline_ns, self._thrift.deadline_ns)
+        return min([deadline for deadline in deadlines if deadline is not None])
+
     def begin_heartbeat(self, now_ns: int) -> None:
         """The round that is due by time."""
         self.begin_round(now_ns)
+        self._thrift.choose(self._membership, self.followers, self._log.last_index, now_ns)
         self.heartbeat_deadline_ns = now_ns + self.config.heartbeat_ns
 
     def begin_round(self, now_ns: int) -> None:
@@ -94,9 +103,10 @@ class Leadership:
         """All messages that may leave now. Sending ahead of the answers is bounded by the in-flight limit."""
         self._entries_at = {}
         commit_due = self._commit_due(now_ns)
+        held = self._thrift.held(self.followers, self._log.last_index, commit_index, now_ns)
         for follower, progress in self.followers.items():
-            due = self._heartbeat_due
-            while due or progress.wants_append(self._log, commit_index, commit_due):
+            due, waits = self._heartbeat_due, follower in held and follower != self.transferee
+            while due or progress.wants_append(self._log, commit_index, commit_due, waits):
                 yield Outgoing(follower, self._message_for(progress, commit_index, snapshot))
                 due = False
         self._heartbeat_due = False
@@ -136,6 +146,7 @@ class Leadership:
                 "round": progress.round,
                 "silent_ns": now_ns - progress.contact_ns,
                 "promises_broken": progress.promises_broken,
+                "waits": follower in self._thrift.waiting,
             }
             for follower, progress in self.followers.items()
         }
@@ -144,6 +155,7 @@ class Leadership:
         open_entries = self._log.entries_from(commit_index + 1)
         assert self.uncommitted_bytes == size_bytes([entry for entry in open_entries if entry.term == self.term])
         self.reads.check_invariants(self.rounds)
+        self._thrift.check_invariants(self._membership)
         for progress in self.followers.values():
             assert progress.round <= self.rounds.begun
             progress.check_invariants(self._log.last_index)

@@ -51,13 +51,19 @@ class Progress:
         self.sending: Sending | None = None
         self._probe_sent = False
 
-    def wants_append(self, log: Log, commit_index: int, commit_due: bool) -> bool:
-        """Whether something new may leave now: entries within the limits, or news of commits that is due."""
+    @property
+    def has_room(self) -> bool:
+        """Whether it keeps up so well that more entries may be sent ahead of its answers."""
+        return self.state is ProgressState.REPLICATE and not self.inflight.full
+
+    def wants_append(self, log: Log, commit_index: int, commit_due: bool, waits: bool) -> bool:
+        """Whether something new may leave now: entries within the limits, unless it ``waits`` for them, or news of
+        commits that is due."""
         if self.sending is not None:
             return self.sending.due
         if self.state is ProgressState.PROBE:
             return not self._probe_sent
-        if self.next <= log.last_index and not self.inflight.full:
+        if self.next <= log.last_index and not waits and not self.inflight.full:
             return True
         return (commit_due or self.commit_wanted) and self.lacks_commit(commit_index)
 

@@ -421,7 +421,7 @@ def test_status_is_plain_data() -> None:
     status = driver.raft.status()
     assert (status["role"], status["term"], status["leader"], status["quorum_size"]) == ("leader", 1, 0, 3)
     follower = {"state": "replicate", "match": 1, "next": 2, "inflight": 0, "inflight_bytes": 0, "silent_ns": 0}
-    assert status["followers"][2] == follower | {"round": 0, "promises_broken": 0}
+    assert status["followers"][2] == follower | {"round": 0, "promises_broken": 0, "waits": False}
 
 
 # Connections
