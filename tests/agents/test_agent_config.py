@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.cluster_init import default_roster
-from agents.config import load_config
+from agents.config import ConsensusSection, load_config
 from agents.switches import MODES, Switches, switches_for
+from profiling.bench.lane.site import THRIFT_MS
 from protocol.errors import UsageError
 from protocol.messages import PRICE_SCALE
 from protocol.roster import Role
@@ -43,6 +44,10 @@ def test_a_good_file_gives_roster_and_defaults(tmp_path: Path, good: str) -> Non
     assert config.state_dir == tmp_path / "state"
     assert config.agent("risk-2", Role.RISK).index == 1
     assert [agent.id for agent in config.with_role(Role.RISK)] == ["risk-1", "risk-2"]
+
+
+def test_the_measured_lane_is_as_thrifty_as_the_swarms() -> None:
+    assert ConsensusSection().thrift_ms == THRIFT_MS
 
 
 def test_agents_are_asked_for_by_id_and_role(tmp_path: Path, good: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from consensus import storage_checkpoint
 from consensus.machine import Compact, HardState, LogAppend, Record, Snapshot, SnapshotRecord, VoteCast
 from consensus.storage import KeyValue, Storage, StorageFailed
 from consensus.storage_file import FILE_NAME, WRITE_AHEAD_PAGES_MAX, connect
+from consensus.storage_room import ROOM_BYTES, ROOM_BYTES_MIN, WriteAheadRoom
 from protocol.messages import Entry
 from tests.oracles.failing_disk import FailingConnection, writer_on_a_full_disk, writer_with_an_error
 from tests.oracles.write_ahead import FRAME_BYTES, FRAME_HEADER_BYTES, PAGE_BYTES, WAL_HEADER_BYTES, log_end
@@ -116,6 +118,30 @@ def test_commits_lie_over_room_that_was_written_before(tmp_path: Path) -> None:
             room = (tmp_path / WRITE_AHEAD).stat().st_size
             storage.commit([LogAppend((Entry(1, index, 1, bytes(10_000)),))])
             assert log_end(tmp_path / WRITE_AHEAD) <= room
+
+
+def test_the_size_of_the_log_is_asked_for_where_room_may_be_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To ask after every commit would have each sync write the file's times as well."""
+    asked: list[int] = []
+
+    def fstat(descriptor: int) -> os.stat_result:
+        asked.append(descriptor)
+        return os.stat(descriptor)
+
+    monkeypatch.setattr(os, "fstat", fstat)
+    path = tmp_path / "log"
+    path.touch()
+    room = WriteAheadRoom(path)
+    for frames in range(1, 1001):
+        room.ensure(frames)
+        assert path.stat().st_size >= WAL_HEADER_BYTES + frames * FRAME_BYTES + ROOM_BYTES_MIN
+    assert len(asked) <= 1 + 1000 * FRAME_BYTES // ROOM_BYTES + 1
+    os.truncate(path, 0)  # the log begins anew, and is cut, as after a large snapshot
+    room.ensure(1)
+    assert path.stat().st_size >= ROOM_BYTES
+    room.close()
 
 
 class Torn:

@@ -140,7 +140,7 @@ MUTANTS: Final = (
         "truncates-matching",
         "matching entries are truncated",
         "acknowledged is on disk",
-        27,
+        0,
         broken.TruncatesMatchingEntries,
     ),
     Mutant(
@@ -205,7 +205,7 @@ MUTANTS: Final = (
         "one-majority-while-joint",
         "a joint configuration needs one majority only",
         "quorum of disks",
-        255,
+        263,
         patches=((Configuration, "halves", property(_only_new_voters)),),
     ),
     Mutant(
@@ -271,7 +271,7 @@ MUTANTS: Final = (
         "snapshot-unchecked",
         "a snapshot is not checked against its digest",
         "the restored state",
-        191,
+        514,
         patches=((snapshots, "is_intact", lambda snapshot: True),),
         where="durability",
     ),
@@ -334,7 +334,7 @@ MUTANTS: Final = (
         "lease-without-drift",
         "a lease allows for no difference between clocks",
         "stale reads",
-        15,
+        36,
         patches=((RaftConfig, "lease_ns", property(lambda config: config.election_timeout_min_ns)),),
     ),
     Mutant(

@@ -20,7 +20,7 @@ from consensus.raft.config import RaftConfig
 from profiling.bench.lane.client import Lane, LaneClient
 from profiling.bench.lane.loads import closed, embedded, opened
 from profiling.bench.lane.peers import Etcd, PySyncObj, etcd_version, peers_python
-from profiling.bench.lane.site import make_site
+from profiling.bench.lane.site import THRIFT_MS, make_site
 from profiling.bench.result import Ratio, Result, at_least, at_most, paired_ratio, variation
 from protocol.native import VARIABLE, in_use
 
@@ -33,6 +33,7 @@ US: Final = 1e-3
 TRANSPORTS: Final = ("aioquic", "qh3")
 PYSYNCOBJ: Final = "PySyncObj 0.3.17, nothing durable"
 SOURCES: Final = "aioquic from source"
+AT_ONCE: Final = "entries to all at once"
 FROM_SOURCE: Final = {VARIABLE: "0"}
 ELECTION_TIMEOUT_S: Final = RaftConfig().election_timeout_max_ns / 1e9
 
@@ -70,6 +71,7 @@ def measure(effort: Effort, progress: Progress) -> Result:
         if effort.open_s:
             _open_loop(result, runs)
         _failover(result, runs)
+        _losing_one(result, runs)
         _catching_up(result, runs)
         _sizes(result, runs)
     return result
@@ -89,9 +91,10 @@ class _Runs:
         return self.scratch / str(self._count)
 
     def lane(
-        self, transport: str, nodes: int = 3, profile: str = "raft", environment: Mapping[str, str] | None = None
+        self, transport: str, nodes: int = 3, environment: Mapping[str, str] | None = None, **settings: object
     ) -> Lane:
-        lane = Lane(make_site(self.directory(), nodes, transport=transport, profile=profile), environment)
+        """``settings`` are those of ``LaneSite``."""
+        lane = Lane(make_site(self.directory(), nodes, transport=transport, **settings), environment)
         lane.start()
         return lane
 
@@ -144,7 +147,7 @@ def _beside_peers(result: Result, runs: _Runs) -> None:
                     count = runs.effort.sequential if in_flight == 1 else runs.effort.pipelined
                     for name, each in side.load(cluster, in_flight, count).items():
                         found.setdefault((name, in_flight), []).append(each)
-    _rows_beside_peers(result, found, four="four" in {name for name, _ in found})
+    _rows_beside_peers(result, found, whole="four" in {name for name, _ in found})
     _claims_beside_peers(result, found)
 
 
@@ -169,7 +172,10 @@ def _sides(runs: _Runs) -> list[_Side]:
             _Side(SOURCES, lambda: runs.lane("aioquic", environment=FROM_SOURCE), partial(_load_lane, runs, SOURCES))
         )
     if runs.effort.open_s:
-        sides.append(_Side("four", lambda: runs.lane("aioquic", 4, "hybrid"), partial(_load_lane, runs, "four")))
+        sides.append(
+            _Side("four", lambda: runs.lane("aioquic", 4, profile="hybrid"), partial(_load_lane, runs, "four"))
+        )
+        sides.append(_Side(AT_ONCE, lambda: runs.lane("aioquic", thrift_ms=0), partial(_load_lane, runs, AT_ONCE)))
     return sides
 
 
@@ -190,7 +196,7 @@ def _load_pysyncobj(name: str, cluster: PySyncObj, in_flight: int, count: int) -
     return {name: cluster.load(in_flight, min(count, 20) if few else count, SIZE)}
 
 
-def _rows_beside_peers(result: Result, found: dict[tuple[str, int], list[Found]], four: bool) -> None:
+def _rows_beside_peers(result: Result, found: dict[tuple[str, int], list[Found]], whole: bool) -> None:
     etcd = f"etcd {etcd_version()}, durable"
     pairs = [
         ("3 nodes, aioquic", "aioquic", etcd, "etcd"),
@@ -201,8 +207,9 @@ def _rows_beside_peers(result: Result, found: dict[tuple[str, int], list[Found]]
     ]
     if in_use():
         pairs.append(("3 nodes, aioquic, hot modules compiled", "aioquic", "the same from source", SOURCES))
-    if four:
+    if whole:
         pairs.append(("4 nodes with a quorum of 3, aioquic", "four", etcd + ", 3 nodes", "etcd"))
+        pairs.append(("3 nodes, aioquic, with thrift", "aioquic", AT_ONCE, AT_ONCE))
     figures: list[tuple[str, str, Callable[[Found], float]]] = [
         ("p50", "us", p50), ("p99", "us", p99), ("throughput", "writes/s", rate),
         ("processor time of all nodes", "us/write", cpu_us),
@@ -283,6 +290,35 @@ def _failover(result: Result, runs: _Runs) -> None:
     worst = _quantile_interval(took, 0.99)
     result.row(name.format("p99"), worst.median, "timeouts", timeout, 1.0, worst)
     result.claim("lane.failover_p99_in_election_timeouts", at_most(2), worst)
+
+
+def _losing_one(result: Result, runs: _Runs) -> None:
+    """What thrift costs: the slowest of the writes around the SIGKILL of a follower that had entries at once."""
+    slowest: dict[int, list[float]] = {}
+    for thrift_ms in (THRIFT_MS, 0):
+        with runs.lane("aioquic", thrift_ms=thrift_ms) as lane:
+
+            async def once(lane: Lane = lane) -> float:
+                leader = await lane.leader()
+                client = await LaneClient.connect(lane.site, leader)
+                await closed(client, 1, 200, SIZE)
+                followers = (await client.status())["followers"]
+                victim = next(int(index) for index, picture in followers.items() if not picture["waits"])
+                load = asyncio.ensure_future(closed(client, 1, 400, SIZE))
+                await asyncio.sleep(0.1)
+                lane.nodes[victim].kill()
+                found = await load
+                client.close()
+                lane.start(victim)
+                await asyncio.sleep(0.5)
+                return float(max(found["latency_ns"])) / 1e6
+
+            for number in range(runs.effort.failovers):
+                runs.progress(f"a follower is killed, {number + 1} of {runs.effort.failovers}")
+                slowest.setdefault(thrift_ms, []).append(uvloop.run(once()))
+    ours, theirs = slowest[THRIFT_MS], slowest[0]
+    name = "slowest write around the SIGKILL of a follower, with thrift, p50"
+    result.row(name, float(np.median(ours)), "ms", AT_ONCE, float(np.median(theirs)), paired_ratio(ours, theirs))
 
 
 def _quantile_interval(values: list[float], share: float) -> Ratio:

@@ -136,7 +136,7 @@ class Node:
         config = RaftConfig(
             snapshots=bool(self.site.snapshot_every),
             commit_delay_ns=TICK_NS,
-            thrift_delay_ns=TICK_NS,
+            thrift_delay_ns=self.site.thrift_ms * 1_000_000,
             lease_reads=self.site.lease_reads,
             clock_drift_ppm=self.site.clock_drift_ppm,
         )

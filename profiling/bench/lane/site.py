@@ -15,6 +15,7 @@ from protocol.roster import Agent, Role, Roster
 
 NAME: Final = "lane"
 CLUSTER_ID: Final = bytes(16)
+THRIFT_MS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,8 @@ class LaneSite:
     spares: int = 0
     """So many nodes, the last ones, are no members at first."""
     lease_reads: bool = False
+    thrift_ms: int = THRIFT_MS
+    """How long entries wait for followers that the quorum can do without, as in the swarm: see ``RaftConfig``."""
     clock_drift_ppm: int = 10_000
     """By how much clocks may differ, where reads rest on leases: see ``RaftConfig``."""
 
