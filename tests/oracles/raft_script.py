@@ -6,6 +6,7 @@ order. Replicas are named 0, 1, 2, and so on; a log is shown as the terms of its
     cluster 4 quorum=3     make the replicas, all followers without a log; entries=1 limits each append,
                            uncommitted=64 the leader's uncommitted bytes (an entry weighs 32 and its text),
                            inflight=2 its unanswered appends to each follower,
+                           thrift=10 lets followers that the quorum can do without wait so many milliseconds,
                            lease=1 lets reads rest on a lease, chunk=100 cuts snapshots,
                            spare=2 adds replicas without a vote, and without quorum= it is a majority
     log 1 1 1 2            start replica 1 with this log, one number per entry's term; term=3 if it has seen a later one
@@ -65,6 +66,7 @@ _CONFIG_NAMES: Final = {
     "lease": "lease_reads",
     "chunk": "snapshot_chunk_bytes_max",
     "inflight": "inflight_appends_max",
+    "thrift": "thrift_delay_ns",
 }
 
 
@@ -98,6 +100,7 @@ class Script:
             _CONFIG_NAMES[name]: value for name, value in chosen.items() if name in _CONFIG_NAMES
         }
         settings["lease_reads"] = bool(settings.get("lease_reads"))
+        settings["thrift_delay_ns"] = settings.get("thrift_delay_ns", 0) * MILLISECOND_NS
         config = RaftConfig(snapshots=True, **settings)
         self.hosts = [Host(own, voters, size, config, seed="script", roster=roster) for own in roster]
         self.judge = Judge(self.hosts, voters, size)

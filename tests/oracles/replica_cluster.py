@@ -50,8 +50,9 @@ NOTIONAL: Final = 100
 LIMIT: Final = 60 * NOTIONAL
 CODEC: Final = codec_for("capnp")
 RAFT: Final = RaftConfig(
-    heartbeat_ns=20 * MS, election_timeout_min_ns=100 * MS, election_timeout_max_ns=200 * MS, entries_per_append_max=8
-)
+    heartbeat_ns=20 * MS, election_timeout_min_ns=100 * MS, election_timeout_max_ns=200 * MS, entries_per_append_max=8,
+    commit_delay_ns=10 * MS, thrift_delay_ns=10 * MS, prompt=frozenset({2}),
+)  # fmt: skip
 PBFT: Final = PbftConfig(window=8, resend_ns=60 * MS, resend_backoff_max=4, probe_ns=200 * MS, history_slots_max=512)
 
 
