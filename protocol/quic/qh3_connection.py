@@ -18,29 +18,17 @@ from typing import Any, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from qh3 import tls
-from qh3._hazmat import Buffer
 from qh3.quic import events
 from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnection
-from qh3.quic.packet import (
-    QuicProtocolVersion,
-    pull_quic_transport_parameters,
-    push_quic_transport_parameters,
-)
-from qh3.quic.tls_bridge import QuicTlsBridge, QuicTlsCryptoData
+from qh3.quic.packet import QuicProtocolVersion
+from qh3.quic.tls_bridge import QuicTlsBridge
 
 from protocol.errors import PeerViolation
 from protocol.identity import Identity
 from protocol.pki import private_pem
-from protocol.quic.backend import (
-    EXPORTER_BYTES,
-    EXPORTER_LABEL,
-    PACKETS_PER_KEY,
-    Admission,
-    check_datagram,
-    datagram_room,
-)
+from protocol.quic.backend import PACKETS_PER_KEY, Admission, check_datagram, datagram_room
+from protocol.quic.qh3_tls import ExportingTls
 from protocol.quic.settings import (
     ALPN,
     CONNECTION_ID_BYTES,
@@ -56,7 +44,6 @@ from protocol.roster import Agent
 
 BAD_CERTIFICATE: Final = 0x100 + 42
 """TLS alert 42 as a QUIC error code (RFC 8446, 6; RFC 9001, 4.8)."""
-CRYPTO_PIECE_BYTES: Final = 20
 INITIAL_RTT_S_MIN: Final = 0.05
 """A first probe time-out costs the core its large datagrams for good: it must not come before any answer can."""
 PATH_SIZE: Final = 5
@@ -66,49 +53,12 @@ PROBE_OVERHEAD_BYTES: Final = 32
 CORE_ACK_DELAY_S: Final = 0.001
 """How long the core lets an acknowledgement wait, whatever it is told; a peer allows for 25 ms."""
 ACK_TIMER: Final = "ack_application"
+LONG_HEADER: Final = 0x80
+"""In the first byte of a packet of the handshake (RFC 9000, 17.2); one with a short header fills its datagram."""
 PATIENT_BYTES: Final = 4096
 """Of what has come since we spoke. Whoever sends more at a time waits for room, and its core wants to hear of it."""
-_PARAMETERS_BYTES: Final = 4096
 
 logging.getLogger("quic").setLevel(logging.ERROR)  # the library warns of every peer that closes; we count those
-
-
-class ExportingTls(QuicTlsBridge):
-    """The library's TLS half, and what it keeps to itself: the exporter, and datagrams larger than an Ethernet's."""
-
-    exporter: bytes | None = None
-
-    def serialize_transport_parameters(self) -> bytes:
-        """As the library's, but a client asks for datagrams that its network carries, not for 1472 bytes. A listener's
-        core heeds that from its first packet on."""
-        written = super().serialize_transport_parameters()
-        if not self.configuration.is_client:
-            return written
-        parameters = pull_quic_transport_parameters(Buffer(data=written))
-        size = self.configuration.max_datagram_size
-        parameters.max_udp_payload_size = size if size == DATAGRAM_BYTES_MIN else max(1472, size)
-        buffer = Buffer(capacity=_PARAMETERS_BYTES)
-        push_quic_transport_parameters(buffer, parameters)
-        data: bytes = buffer.data
-        return data
-
-    def next_crypto_data(self) -> QuicTlsCryptoData | None:
-        """In pieces: before it has validated the dialler's address the core does not count the padding behind its first
-        packet, and gives up, instead of waiting, on a frame that does not fit what it may still send."""
-        crypto = super().next_crypto_data()
-        if crypto is None or len(crypto.data) <= CRYPTO_PIECE_BYTES:
-            return crypto
-        rest = crypto.offset + CRYPTO_PIECE_BYTES, crypto.data[CRYPTO_PIECE_BYTES:]
-        self._outbound.appendleft(QuicTlsCryptoData(crypto.epoch, *rest))
-        return QuicTlsCryptoData(crypto.epoch, crypto.offset, crypto.data[:CRYPTO_PIECE_BYTES])
-
-    def _on_traffic_secret(
-        self, direction: tls.Direction, epoch: tls.Epoch, cipher_suite: tls.CipherSuite, secret: bytes
-    ) -> None:
-        super()._on_traffic_secret(direction, epoch, cipher_suite, secret)
-        if epoch == tls.Epoch.ONE_RTT and self.exporter is None:
-            # As with aioquic: the transcript ends here with the server's Finished (RFC 8446, 7.5).
-            self.exporter = _exporter(self.tls.key_schedule)
 
 
 class Qh3Connection(QuicConnection):
@@ -277,19 +227,35 @@ class Qh3Connection(QuicConnection):
         return self._is_patient(kind) and at <= now < at + self._patience_s
 
     def receive_datagram(self, data: bytes, addr: Any, now: float) -> None:
-        if self._close_event is None:
-            self._heard_bytes += len(data)
-            if self._core is None:
-                self._fit(addr)
+        """As the library's, which looks into each datagram three times for what only a handshake has."""
+        if self._close_event is not None:
+            return
+        self._heard_bytes += len(data)
+        core = self._core
+        if core is None:
+            self._fit(addr)
+        if core is not None and self._handshake_confirmed and not data[0] & LONG_HEADER:
+            self._call_core(core.receive_datagram, data, addr, now, len(data))
+            self._drain_core()
+        else:
             super().receive_datagram(data, addr, now)
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
-        datagrams: list[tuple[bytes, Any]] = super().datagrams_to_send(now)
+        datagrams = self._transmitted(now)
         while self._datagrams_waiting and self._hand_over_datagram():
-            datagrams += super().datagrams_to_send(now)
+            datagrams += self._transmitted(now)
         self._sent_since_renewal += len(datagrams)
         if datagrams:
             self._heard_bytes = 0
+        return datagrams
+
+    def _transmitted(self, now: float) -> list[tuple[bytes, Any]]:
+        """What the core has to say, as the library asks for it, which reads each packet again for a log that we have
+        not."""
+        datagrams: list[tuple[bytes, Any]] = []
+        core = self._core
+        while core is not None and (transmit := self._call_core(core.poll_transmit, now)) is not None:
+            datagrams.append((transmit[0], transmit[1]))
         return datagrams
 
     def _hand_over_datagram(self) -> bool:
@@ -388,12 +354,3 @@ def _configuration(identity: Identity, profile: Profile, *, is_client: bool) -> 
     chain = b"".join(part.public_bytes(Encoding.PEM) for part in (identity.certificate, *identity.certificate_chain))
     configuration.load_cert_chain(chain, private_pem(identity.tls_key))
     return configuration
-
-
-def _exporter(schedule: Any) -> bytes:
-    assert schedule is not None, "a 1-RTT key was just derived from it"
-    master = schedule.derive_secret(b"exp master")
-    empty, algorithm, size = schedule.hash_empty_value, schedule.algorithm, schedule.digest_size
-    secret = tls.hkdf_expand_label(algorithm, master, EXPORTER_LABEL, empty, size)
-    exporter: bytes = tls.hkdf_expand_label(algorithm, secret, b"exporter", empty, EXPORTER_BYTES)
-    return exporter

@@ -17,7 +17,8 @@ from protocol.errors import PeerViolation
 from protocol.identity import Identity
 from protocol.pki import CLIENT, SERVER, admit
 from protocol.quic.backend import Address, Connection, backend_for
-from protocol.quic.qh3_connection import ACK_TIMER, CORE_ACK_DELAY_S, CRYPTO_PIECE_BYTES, PATH_SIZE, Qh3Connection
+from protocol.quic.qh3_connection import ACK_TIMER, CORE_ACK_DELAY_S, PATH_SIZE, Qh3Connection
+from protocol.quic.qh3_tls import CRYPTO_PIECE_BYTES
 from protocol.quic.settings import DATAGRAM_FRAME_BYTES_MAX, PROFILES
 from protocol.roster import Agent
 from tests.oracles.clusters import TRANSPORT_PAIRS, Cluster, make_cluster
@@ -115,6 +116,45 @@ def test_members_that_we_override_or_read(cluster: Cluster) -> None:
         assert connection._core.congestion_window > 0 and isinstance(connection._core.bytes_in_flight, int)
 
 
+class Recorder:
+    """A core that only notes what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self._transmits: list[tuple[bytes, Address] | None] = [
+            (b"\x40one", CLIENT_ADDRESS),
+            (b"\x40two", CLIENT_ADDRESS),
+        ]
+
+    def receive_datagram(self, *arguments: Any) -> tuple[Any, ...]:
+        self.asked.append(("receive_datagram", *arguments))
+        return (0, 0, True, 0, False)
+
+    def poll_transmit(self, now: float) -> tuple[bytes, Address] | None:
+        self.asked.append(("poll_transmit", now))
+        return self._transmits.pop(0) if self._transmits else None
+
+    def next_event(self) -> None:
+        self.asked.append(("next_event",))
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_the_core_of_a_settled_connection_is_asked_what_the_library_asks(cluster: Cluster, side: str) -> None:
+    """Our ways to and from the core leave out the library's looks for what only a handshake has, and nothing else."""
+    pair = Pair(cluster)
+    pair.exchange()
+    connection = getattr(pair, side)
+    asked = []
+    for ways in (Qh3Connection, QuicConnection):
+        core = connection._core = Recorder()
+        ways.receive_datagram(connection, b"\x40" + bytes(40), SERVER_ADDRESS, 5.0)
+        sent = ways.datagrams_to_send(connection, 6.0)
+        assert sent == [(b"\x40one", CLIENT_ADDRESS), (b"\x40two", CLIENT_ADDRESS)]
+        asked.append(core.asked)
+    assert asked[0] == asked[1]
+    assert asked[0][0] == ("receive_datagram", b"\x40" + bytes(40), SERVER_ADDRESS, 5.0, 41)
+
+
 def test_event_names_are_those_of_the_other_library() -> None:
     from aioquic.quic import events as theirs
 
@@ -177,7 +217,7 @@ def test_the_library_alone_gives_up_on_large_handshake_frames(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Why handshake data goes in pieces. If this fails the pieces may grow."""
-    monkeypatch.setattr("protocol.quic.qh3_connection.CRYPTO_PIECE_BYTES", 100_000)
+    monkeypatch.setattr("protocol.quic.qh3_tls.CRYPTO_PIECE_BYTES", 100_000)
     with pytest.raises(Exception, match="capacity exhausted"):
         Pair(cluster, "aioquic dials qh3").exchange()
     assert CRYPTO_PIECE_BYTES <= 28
