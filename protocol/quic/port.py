@@ -11,6 +11,8 @@ from protocol.quic.backend import Address
 from protocol.quic.settings import bind_udp
 
 DATAGRAM_BYTES_READ: Final = 65535
+ALONE_TRUSTED: Final = 3
+"""Wake-ups in a row that are taken to be for one datagram, after one that was."""
 
 
 class DatagramPort(Protocol):
@@ -41,24 +43,45 @@ class DatagramPort(Protocol):
 
 
 class UdpPort:
-    """``DatagramPort`` over a UDP socket."""
+    """``DatagramPort`` over a UDP socket.
+
+    To ask for a second datagram when there is none costs a system call and an exception. Where datagrams come one by
+    one it is mostly left out: the loop watches the level, not the edge, and wakes us again if there was one.
+    """
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._on_readable: Callable[[], None] = lambda: None
+        self._read = 0
+        """In this wake-up."""
+        self._trusted = 0
+        """So many wake-ups are still taken to be for one datagram."""
 
     def open(self, owner: str, host: str, port: int, on_readable: Callable[[], None]) -> None:
         self._socket = bind_udp(owner, host, port)
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._socket.fileno(), on_readable)
+        self._on_readable = on_readable
+        self._loop.add_reader(self._socket.fileno(), self._wake)
+
+    def _wake(self) -> None:
+        self._read = 0
+        self._on_readable()
 
     def receive(self) -> tuple[bytes, Address] | None:
+        """``None`` also where none is expected; then the loop wakes us again if there is one."""
         if self._socket is None:
             return None
-        try:
-            return self._socket.recvfrom(DATAGRAM_BYTES_READ)
-        except (BlockingIOError, InterruptedError):
+        if self._read == 1 and self._trusted:
+            self._trusted -= 1
             return None
+        try:
+            received = self._socket.recvfrom(DATAGRAM_BYTES_READ)
+        except (BlockingIOError, InterruptedError):
+            self._trusted = ALONE_TRUSTED if self._read == 1 else 0
+            return None
+        self._read += 1
+        return received
 
     def send(self, data: bytes, address: Address) -> None:
         assert self._socket is not None, "nothing is sent after close"

@@ -249,3 +249,17 @@ def test_a_full_disk_is_not_taken_for_a_damaged_file(tmp_path: Path) -> None:
     assert "RunFailure: cannot read" in done.stderr and "check the disk" in done.stderr
     assert "damaged" not in done.stderr
     reopen(tmp_path).close()
+
+
+def test_an_append_alone_is_one_statement_and_everything_else_one_transaction(tmp_path: Path) -> None:
+    with reopen(tmp_path) as storage:
+        said: list[str] = []
+        storage._connection.set_trace_callback(lambda statement: said.append(statement.split()[0]))
+        storage.commit([LogAppend((entry(1, 1), entry(1, 2)))])
+        assert said == ["INSERT"]
+        for records in ([LogAppend((entry(2, 2),))], [HardState(3, 1)], [LogAppend((entry(3, 3),)), HardState(4, 1)]):
+            said.clear()
+            storage.commit(records)
+            assert (said[0], said[-1]) == ("BEGIN", "COMMIT")
+    with reopen(tmp_path) as storage:
+        assert storage.load().entries == [entry(1, 1), entry(2, 2), entry(3, 3)]

@@ -109,6 +109,7 @@ class LaneClient(asyncio.Protocol):
         self._number = 0
         self._prefix = client.to_bytes(2, "little") + time.time_ns().to_bytes(8, "little")[:6]
         self._out: list[Request] = []
+        self._reading = False
 
     @classmethod
     async def connect(cls, site: LaneSite, index: int, client: int = 0) -> LaneClient:
@@ -146,7 +147,7 @@ class LaneClient(asyncio.Protocol):
             return answered(None)
         self._number += 1
         self._open[self._number] = answered
-        if not self._out:
+        if not self._out and not self._reading:
             asyncio.get_running_loop().call_soon(self._flush)
         self._out.append(Request(self._number, verb, key, value, expected, once))
         return None
@@ -176,7 +177,13 @@ class LaneClient(asyncio.Protocol):
             answered(None)
 
     def data_received(self, data: bytes) -> None:
-        self._frames.receive(data)
+        self._reading = not self._out  # what is waiting leaves by itself, and the rest with it
+        try:
+            self._frames.receive(data)
+        finally:
+            if self._reading and self._out:
+                self._flush()
+            self._reading = False
 
     def _on_frame(self, data: bytes) -> None:
         for response in _decoder.decode(data):
