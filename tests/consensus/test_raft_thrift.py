@@ -16,7 +16,7 @@ DELAY_NS = 10 * MS
 THRIFTY = RaftConfig(thrift_delay_ns=DELAY_NS)
 
 
-def answer(driver: Driver, *followers: int) -> None:
+def answer(driver: ThriftyDriver, *followers: int) -> None:
     """They confirm all of the log in the latest round."""
     number = max(message.round for _, message in driver.sent if isinstance(message, AppendEntries))
     for follower in followers:
