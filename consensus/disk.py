@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from queue import SimpleQueue
 from typing import Protocol
 
@@ -58,5 +57,7 @@ class DiskThread:
                 record_span(Operation.LOG_PERSIST, started, now_ns(), trace, len(records))
             except BaseException as raised:  # whatever it is, the loop has to stop the agent
                 error = raised
-            with suppress(RuntimeError):  # the loop was closed while we wrote: nobody waits any more
+            try:
                 self._loop.call_soon_threadsafe(written, error)
+            except RuntimeError:
+                return  # the loop was closed while we wrote: nobody waits any more

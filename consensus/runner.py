@@ -59,8 +59,8 @@ class Runner(Generic[Drained]):
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._disk = DiskThread(self._storage, self._loop)
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._last_write = asyncio.Event()
+        """The write that was in flight at the end has ended."""
         self._tick()
 
     async def close(self) -> None:
@@ -68,7 +68,8 @@ class Runner(Generic[Drained]):
         write is dropped: none of it has left. May be called again."""
         self._stop()
         if self._disk is not None:
-            await self._idle.wait()
+            if self._writing:
+                await self._last_write.wait()
             self._disk.close()
         self._drop(self._failure or Unavailable("the agent is stopping"))
 
@@ -175,7 +176,6 @@ class Runner(Generic[Drained]):
         if self._writing or not self._queue or self._closed or self._disk is None:
             return
         self._writing = True
-        self._idle.clear()
         batch = list(self._queue)
         self._queue.clear()
         records = [record for pending in batch for record in pending.records]
@@ -183,7 +183,8 @@ class Runner(Generic[Drained]):
 
     def _written(self, batch: list[Pending[Drained]], record_count: int, error: BaseException | None) -> None:
         self._writing = False
-        self._idle.set()
+        if self._closed:
+            self._last_write.set()
         if error is not None or self._failure is not None:
             self._queue.extendleft(reversed(batch))
             self._fail(self._failure or error or Unavailable("the agent is stopping"))

@@ -33,8 +33,8 @@ class Checkpointer:
         self._room = WriteAheadRoom(path.with_name(path.name + "-wal"))
         self._wanted = threading.Event()
         self._closed = False
-        self._thread = threading.Thread(target=self._work, name="checkpoint", daemon=True)
-        self._thread.start()
+        self._worker = threading.Thread(target=self._work, name="checkpoint", daemon=True)
+        self._worker.start()
 
     def committed(self) -> None:
         """Wake the thread if enough is waiting, and see to the room for the next commit."""
@@ -48,7 +48,7 @@ class Checkpointer:
         if not self._closed:
             self._closed = True
             self._wanted.set()
-            self._thread.join()
+            self._worker.join()
             self._connection.close()
             os.close(self._index)
             self._room.close()

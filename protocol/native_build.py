@@ -22,20 +22,20 @@ from protocol.native import BUILD, ROOT, SHARED, VARIABLE, fingerprint, is_curre
 MODULES: Final = (
     "consensus/assembly", "consensus/decisions", "consensus/disk", "consensus/frames", "consensus/lane",
     "consensus/quorum", "consensus/replica", "consensus/route", "consensus/runner", "consensus/storage",
-    "consensus/storage_file", "consensus/storage_log", "consensus/storage_room",
+    "consensus/storage_checkpoint", "consensus/storage_file", "consensus/storage_log", "consensus/storage_room",
     "consensus/storage_rows", "consensus/storage_witness", "consensus/voting",
     "consensus/raft/admission", "consensus/raft/change", "consensus/raft/core", "consensus/raft/election",
     "consensus/raft/inflight", "consensus/raft/install", "consensus/raft/leadership", "consensus/raft/log",
     "consensus/raft/membership", "consensus/raft/progress", "consensus/raft/proposals", "consensus/raft/reading",
     "consensus/raft/replication", "consensus/raft/rounds", "consensus/raft/snapshot", "consensus/raft/state",
-    "consensus/raft/transfer", "consensus/raft/writes",
+    "consensus/raft/thrift", "consensus/raft/transfer", "consensus/raft/writes",
     "protocol/batch", "protocol/codec_capnp", "protocol/credit", "protocol/endpoint", "protocol/framing",
     "protocol/intake", "protocol/overlay_read", "protocol/overlay_write", "protocol/peer", "protocol/rows",
     "protocol/segment", "protocol/sequence",
-    "protocol/quic/books", "protocol/quic/calm", "protocol/quic/calm_stream", "protocol/quic/driver",
-    "protocol/quic/fast_receive", "protocol/quic/fast_send", "protocol/quic/link", "protocol/quic/newreno",
-    "protocol/quic/packets", "protocol/quic/polling", "protocol/quic/sealing",
-    "protocol/quic/short_way",
+    "protocol/quic/books", "protocol/quic/calm", "protocol/quic/calm_stream", "protocol/quic/calm_way",
+    "protocol/quic/driver", "protocol/quic/fast_receive", "protocol/quic/fast_send", "protocol/quic/link",
+    "protocol/quic/newreno", "protocol/quic/packets", "protocol/quic/polling", "protocol/quic/port", "protocol/quic/sealing",
+    "protocol/quic/settled_way", "protocol/quic/short_way",
 )  # fmt: skip
 """Without their suffix, from the project's root."""
 

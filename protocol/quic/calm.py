@@ -183,6 +183,11 @@ class Calm:
     def must_send(self, now: float) -> bool:
         return self.waiting is not None or self.ack_at <= now
 
+    def unsent_bytes(self, stream_id: int) -> int:
+        """As with the library, also what has left and is not yet acknowledged."""
+        stream = self.streams.get(stream_id)
+        return 0 if stream is None else len(stream.buffer)
+
     # --- the connection ---------------------------------------------------------------------------------------------
 
     def _is_established(self) -> bool:

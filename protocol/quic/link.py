@@ -112,7 +112,10 @@ class Link:
 
     def unsent_bytes(self, stream_id: int) -> int:
         """Bytes written to a stream that the peer has not acknowledged."""
-        return self.connection.unsent_bytes(stream_id)
+        way = self.short_way
+        return (
+            way.unsent_bytes(stream_id) if way is not None and way.holds() else self.connection.unsent_bytes(stream_id)
+        )
 
     def has_stream(self, stream_id: int) -> bool:
         """Whether the stream is open here: a listener cannot write where the dialler has not."""
@@ -183,9 +186,8 @@ class Link:
 
     def must_send(self, now: float) -> bool:
         """Whether what has arrived may call for a datagram now."""
-        if self.short_way is not None and self.short_way.calm.holds:
-            return self.short_way.calm.must_send(now)
-        return self.connection.must_send(now)
+        way = self.short_way
+        return way.must_send(now) if way is not None and way.holds() else self.connection.must_send(now)
 
     def release(self) -> None:
         """The driver has forgotten it."""
@@ -207,8 +209,8 @@ class Link:
 
     def due(self) -> float:
         """When to look at it again; infinite when nothing but a datagram can change anything."""
-        if self.short_way is not None and self.short_way.calm.holds:
-            at = self.short_way.calm.timer_at()
+        if self.short_way is not None and self.short_way.holds():
+            at = self.short_way.timer_at()
         else:
             timer = self.connection.get_timer()
             at = float("inf") if timer is None else timer
@@ -234,7 +236,7 @@ class Link:
     def _next_event(self) -> Any:
         if self.short_way is None:
             return self.connection.next_event()
-        waiting = self.short_way.calm.events
+        waiting = self.short_way.events
         return waiting.popleft() if waiting else None
 
     def _deliver_data(self, event: Any) -> None:
@@ -256,6 +258,8 @@ class Link:
 
     def ended(self) -> Closed | None:
         """Why the connection is over, as soon as that is known."""
+        if self._termination is None and self.short_way is not None and self.short_way.holds():
+            return None
         event = self._termination or self.connection.closing
         if event is None or self.closed:
             return None

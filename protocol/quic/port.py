@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from protocol.quic.backend import Address
 from protocol.quic.settings import bind_udp
@@ -51,7 +51,8 @@ class UdpPort:
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: Any = None
+        """An event loop. uvloop's does not return what its types say, which compiled code would look at."""
         self._on_readable: Callable[[], None] = lambda: None
         self._read = 0
         """In this wake-up."""

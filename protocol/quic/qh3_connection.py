@@ -11,7 +11,6 @@ member that is used is pinned by ``tests/protocol/test_qh3_contract.py``.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
@@ -40,6 +39,7 @@ from protocol.quic.settings import (
     IDLE_TIMEOUT_S,
     Profile,
 )
+from protocol.quic.settled_way import SettledWay, transmitted
 from protocol.roster import Agent
 
 BAD_CERTIFICATE: Final = 0x100 + 42
@@ -52,11 +52,6 @@ PROBE_OVERHEAD_BYTES: Final = 32
 """As aioquic's, and two bytes that a packet number may grow by; no packet of streams is as full."""
 CORE_ACK_DELAY_S: Final = 0.001
 """How long the core lets an acknowledgement wait, whatever it is told; a peer allows for 25 ms."""
-ACK_TIMER: Final = "ack_application"
-LONG_HEADER: Final = 0x80
-"""In the first byte of a packet of the handshake (RFC 9000, 17.2); one with a short header fills its datagram."""
-PATIENT_BYTES: Final = 4096
-"""Of what has come since we spoke. Whoever sends more at a time waits for room, and its core wants to hear of it."""
 
 logging.getLogger("quic").setLevel(logging.ERROR)  # the library warns of every peer that closes; we count those
 
@@ -70,7 +65,6 @@ class Qh3Connection(QuicConnection):
     refusal: str | None = None
     key_updates: int = 0
     datagrams_overtaken: int = 0
-    short_way: None = None
 
     def __init__(
         self,
@@ -89,11 +83,8 @@ class Qh3Connection(QuicConnection):
         self._narrow = narrow
         self._address: Any = None
         self._own_reset_token = reset_token
-        self._sent_since_renewal = 0
-        self._patience_s = max(profile.ack_delay_s - CORE_ACK_DELAY_S, 0.0)
-        self._heard_bytes = 0
-        """Since something was sent."""
-        self._datagrams_waiting: deque[bytes] = deque()
+        self._keys_renewed_at = 0
+        self.short_way = SettledWay(self, max(profile.ack_delay_s - CORE_ACK_DELAY_S, 0.0))
 
     # --- what the driver sees ---------------------------------------------------------------------------------------
 
@@ -140,6 +131,7 @@ class Qh3Connection(QuicConnection):
         return self.get_send_buffer_size() > 0
 
     def release(self) -> None:
+        self.short_way.release()
         self._core = self._tls = None
         self._events.clear()
 
@@ -149,10 +141,10 @@ class Qh3Connection(QuicConnection):
 
     def send_datagram(self, data: bytes) -> None:
         check_datagram(data, self.datagram_payload_bytes_max)
-        if len(self._datagrams_waiting) >= DATAGRAMS_WAITING_MAX:
-            self._datagrams_waiting.popleft()
+        if len(self.short_way.datagrams_waiting) >= DATAGRAMS_WAITING_MAX:
+            self.short_way.datagrams_waiting.popleft()
             self.datagrams_overtaken += 1
-        self._datagrams_waiting.append(data)
+        self.short_way.datagrams_waiting.append(data)
 
     @property
     def max_datagram_bytes(self) -> int:
@@ -166,7 +158,7 @@ class Qh3Connection(QuicConnection):
         return self.max_datagram_bytes > DATAGRAM_BYTES_MIN and probe <= (self._remote_max_datagram_frame_size or 0)
 
     def send_path_probe(self, beginning: bytes) -> None:
-        self._datagrams_waiting.append(beginning.ljust(self.max_datagram_bytes - PROBE_OVERHEAD_BYTES, b"\0"))
+        self.short_way.datagrams_waiting.append(beginning.ljust(self.max_datagram_bytes - PROBE_OVERHEAD_BYTES, b"\0"))
 
     def settle_path(self, *, carries: bool) -> bool:
         if carries or self.max_datagram_bytes == DATAGRAM_BYTES_MIN:
@@ -191,6 +183,7 @@ class Qh3Connection(QuicConnection):
         unfinished = self._close_event is None and self.refusal is None and not self._handshake_complete
         if self.is_client and unfinished and self.begun_by_peer:
             self._narrow.add(self._address)
+        self.short_way.close()
         super().close(error_code, frame_type, reason_phrase)
 
     @property
@@ -199,72 +192,67 @@ class Qh3Connection(QuicConnection):
         return self._core is not None and bool(self._core.received_authenticated_packet)
 
     def renew_keys_if_due(self) -> None:
-        if self._sent_since_renewal < PACKETS_PER_KEY or not self._handshake_confirmed:
+        sent = self.short_way.datagrams_sent
+        if sent - self._keys_renewed_at < PACKETS_PER_KEY or not self._handshake_confirmed:
             return
         try:
             self.request_key_update()
         except ValueError:
             return  # the last update, ours or the peer's, is not yet acknowledged; there is time until the next look
-        self._sent_since_renewal = 0
+        self._keys_renewed_at = sent
         self.key_updates += 1
 
     def must_send(self, now: float) -> bool:
-        """Asking the core costs about a microsecond, but an acknowledgement that is due there leaves alone."""
-        return self.has_unsent or not self._acknowledgement_waits(now) or bool(self._datagrams_waiting)
+        return not self.short_way.holds() or self.short_way.must_send(now)
 
     def get_timer(self) -> float | None:
-        """As the library's; the acknowledgement of a little waits as long as the profile says for data to ride on."""
-        timer = self._core.get_timer() if self._core is not None else None
-        if timer is None:
-            return None
-        return timer[1] + self._patience_s if self._is_patient(timer[0]) else timer[1]
+        if not self.short_way.holds():
+            return super().get_timer()
+        at = self.short_way.timer_at()
+        return None if at == float("inf") else at
 
-    def _is_patient(self, timer: str) -> bool:
-        return timer == ACK_TIMER and self._handshake_confirmed and self._heard_bytes < PATIENT_BYTES
-
-    def _acknowledgement_waits(self, now: float) -> bool:
-        kind, at = (self._core and self._core.get_timer()) or ("", 0.0)
-        return self._is_patient(kind) and at <= now < at + self._patience_s
+    def handle_timer(self, now: float) -> None:
+        self.short_way.close()
+        super().handle_timer(now)
 
     def receive_datagram(self, data: bytes, addr: Any, now: float) -> None:
-        """As the library's, which looks into each datagram three times for what only a handshake has."""
-        if self._close_event is not None:
+        if self._close_event is not None or self.short_way.receive_usual(data, addr, now):
             return
-        self._heard_bytes += len(data)
-        core = self._core
-        if core is None:
+        self.short_way.heard(len(data))
+        if self._core is None:
             self._fit(addr)
-        if core is not None and self._handshake_confirmed and not data[0] & LONG_HEADER:
-            self._call_core(core.receive_datagram, data, addr, now, len(data))
+        super().receive_datagram(data, addr, now)
+
+    def take(self, told: tuple[Any, ...]) -> None:
+        """What the core tells, as the library takes it."""
+        core: Any = self._core
+        told_again: Any = Told(core, told)
+        self._core = told_again
+        try:
             self._drain_core()
-        else:
-            super().receive_datagram(data, addr, now)
+        finally:
+            self._core = core
+        self.short_way.close()
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
+        if (usual := self.short_way.usual_datagrams(now)) is not None:
+            return usual
         datagrams = self._transmitted(now)
-        while self._datagrams_waiting and self._hand_over_datagram():
+        while self.short_way.datagrams_waiting and self._hand_over_datagram():
             datagrams += self._transmitted(now)
-        self._sent_since_renewal += len(datagrams)
-        if datagrams:
-            self._heard_bytes = 0
+        self.short_way.sent(len(datagrams))
         return datagrams
 
     def _transmitted(self, now: float) -> list[tuple[bytes, Any]]:
-        """What the core has to say, as the library asks for it, which reads each packet again for a log that we have
-        not."""
-        datagrams: list[tuple[bytes, Any]] = []
-        core = self._core
-        while core is not None and (transmit := self._call_core(core.poll_transmit, now)) is not None:
-            datagrams.append((transmit[0], transmit[1]))
-        return datagrams
+        return [] if self._core is None else transmitted(self._core, now)
 
     def _hand_over_datagram(self) -> bool:
         """One, behind everything else, because the core fails at one that does not fit beside other frames; and only
         when the congestion window has room, which the core would not ask about."""
-        core, data = self._core, self._datagrams_waiting[0]
+        core, data = self._core, self.short_way.datagrams_waiting[0]
         if core is None or self._close_event is not None or core.congestion_window - core.bytes_in_flight < len(data):
             return False
-        self._datagrams_waiting.popleft()
+        self.short_way.datagrams_waiting.popleft()
         if len(data) <= self.max_datagram_bytes - PROBE_OVERHEAD_BYTES:  # the core may have become smaller meanwhile
             self.send_datagram_frame(data)
         return True
@@ -306,6 +294,21 @@ class Qh3Connection(QuicConnection):
             version_change_handler=self._set_version,
         )
         return self._tls
+
+
+class Told:
+    """A core that has told something already, and is to tell it again."""
+
+    def __init__(self, core: Any, told: tuple[Any, ...]) -> None:
+        self._core = core
+        self._told: tuple[Any, ...] | None = told
+
+    def next_event(self) -> Any:
+        told, self._told = self._told, None
+        return self._core.next_event() if told is None else told
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._core, name)
 
 
 class Qh3Backend:

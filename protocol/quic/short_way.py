@@ -1,31 +1,45 @@
-"""Both short ways of one connection, for a driver that asks them before it asks the library."""
+"""What is usual on a connection goes past its library's Python: a driver asks the short way before the connection."""
 
 from __future__ import annotations
 
-from aioquic.quic.connection import NetworkAddress
+from collections import deque
+from typing import Any
 
-from protocol.quic.calm import Calm
-from protocol.quic.fast_receive import FastReceiver
-from protocol.quic.fast_send import FastSender
+from protocol.quic.backend import Address
 
 
 class ShortWay:
-    """Every method says no, and has changed nothing, when the connection is not calm or the case is not the usual one:
-    then the connection has to be asked."""
+    """A method that says no has changed nothing: then the connection has to be asked. ``must_send``, ``timer_at`` and
+    ``unsent_bytes`` are for a way that ``holds``."""
 
-    def __init__(self, calm: Calm, ack_delay_s: float) -> None:
-        self.calm = calm
-        self._sender = FastSender(calm)
-        self._receiver = FastReceiver(calm, ack_delay_s)
+    def __init__(self, events: deque[Any]) -> None:
+        self.events = events
+        """What has happened, in order, whoever noticed: the connection's own."""
 
-    def receive_usual(self, data: bytes, address: NetworkAddress, now: float) -> bool:
-        """See ``FastReceiver``."""
-        return self._receiver.receive_usual(data, address, now)
+    def holds(self) -> bool:
+        """Whether it knows all that there is to know of the connection. Nothing is ending then."""
+        raise NotImplementedError
 
-    def usual_datagrams(self, now: float) -> list[tuple[bytes, NetworkAddress]] | None:
-        """See ``FastSender``."""
-        return self._sender.usual_datagrams(now)
+    def receive_usual(self, data: bytes, address: Address, now: float) -> bool:
+        """Take in a datagram. Says whether it did."""
+        raise NotImplementedError
+
+    def usual_datagrams(self, now: float) -> list[tuple[bytes, Address]] | None:
+        """All that the connection has to say, or None."""
+        raise NotImplementedError
 
     def write(self, stream_id: int, data: bytes) -> bool:
-        """See ``FastSender``."""
-        return self._sender.write(stream_id, data)
+        """Append to an open stream. Says whether it did."""
+        raise NotImplementedError
+
+    def must_send(self, now: float) -> bool:
+        """As ``Connection.must_send``."""
+        raise NotImplementedError
+
+    def timer_at(self) -> float:
+        """As ``Connection.get_timer``; infinite for none."""
+        raise NotImplementedError
+
+    def unsent_bytes(self, stream_id: int) -> int:
+        """As ``Connection.unsent_bytes``."""
+        raise NotImplementedError

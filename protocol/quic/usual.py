@@ -14,7 +14,7 @@ from aioquic.quic.events import QuicEvent
 from aioquic.quic.recovery import QuicPacketSpace
 
 from protocol.quic.calm import Calm
-from protocol.quic.short_way import ShortWay
+from protocol.quic.calm_way import CalmWay
 from protocol.quic.windows import DeliveredWindows
 
 
@@ -29,7 +29,7 @@ class UsualWays(DeliveredWindows):
     _calm: Calm | None = None
     _one_rtt: QuicPacketSpace | None = None
     _acknowledge_from = 0
-    short_way: ShortWay | None = None
+    short_way: CalmWay | None = None
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
@@ -37,7 +37,7 @@ class UsualWays(DeliveredWindows):
         if self._paced:
             return
         self._calm = Calm(self)
-        self.short_way = ShortWay(self._calm, self._ack_delay)
+        self.short_way = CalmWay(self._calm, self._ack_delay)
 
     # --- the short ways ---------------------------------------------------------------------------------------------
 

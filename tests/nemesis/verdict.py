@@ -89,7 +89,6 @@ def writes_disagree(
         if standing is Standing.DONE and once not in places:
             return f"write {once.hex()} was acknowledged, and is lost"
     values = KeyValues()
-    for entry in entries:
-        values.apply(entry)
+    values.apply(entries)
     wrong = {key: value for key, value in finals.items() if values.values.get(key) != value}
     return f"the log does not give what was read: {wrong}" if wrong else None

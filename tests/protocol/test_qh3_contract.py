@@ -17,9 +17,10 @@ from protocol.errors import PeerViolation
 from protocol.identity import Identity
 from protocol.pki import CLIENT, SERVER, admit
 from protocol.quic.backend import Address, Connection, backend_for
-from protocol.quic.qh3_connection import ACK_TIMER, CORE_ACK_DELAY_S, PATH_SIZE, Qh3Connection
+from protocol.quic.qh3_connection import CORE_ACK_DELAY_S, PATH_SIZE, Qh3Connection
 from protocol.quic.qh3_tls import CRYPTO_PIECE_BYTES
 from protocol.quic.settings import DATAGRAM_FRAME_BYTES_MAX, PROFILES
+from protocol.quic.settled_way import ACK_TIMER
 from protocol.roster import Agent
 from tests.oracles.clusters import TRANSPORT_PAIRS, Cluster, make_cluster
 
@@ -117,10 +118,11 @@ def test_members_that_we_override_or_read(cluster: Cluster) -> None:
 
 
 class Recorder:
-    """A core that only notes what it is asked."""
+    """A core that only notes what it is asked, and tells what it is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, *told: tuple[Any, ...]) -> None:
         self.asked: list[tuple[Any, ...]] = []
+        self._told = list(told)
         self._transmits: list[tuple[bytes, Address] | None] = [
             (b"\x40one", CLIENT_ADDRESS),
             (b"\x40two", CLIENT_ADDRESS),
@@ -134,8 +136,15 @@ class Recorder:
         self.asked.append(("poll_transmit", now))
         return self._transmits.pop(0) if self._transmits else None
 
-    def next_event(self) -> None:
+    def next_event(self) -> tuple[Any, ...] | None:
         self.asked.append(("next_event",))
+        return self._told.pop(0) if self._told else None
+
+    def send_stream(self, *arguments: Any) -> None:
+        self.asked.append(("send_stream", *arguments))
+
+    def handshake_confirmed(self) -> None:
+        self.asked.append(("handshake_confirmed",))
 
 
 @pytest.mark.parametrize("side", ["client", "server"])
@@ -143,16 +152,84 @@ def test_the_core_of_a_settled_connection_is_asked_what_the_library_asks(cluster
     """Our ways to and from the core leave out the library's looks for what only a handshake has, and nothing else."""
     pair = Pair(cluster)
     pair.exchange()
+    pair.client.send_stream_data(4, b"the dialler opens it")
+    pair.exchange()
     connection = getattr(pair, side)
     asked = []
     for ways in (Qh3Connection, QuicConnection):
+        connection.short_way.close()
         core = connection._core = Recorder()
         ways.receive_datagram(connection, b"\x40" + bytes(40), SERVER_ADDRESS, 5.0)
         sent = ways.datagrams_to_send(connection, 6.0)
         assert sent == [(b"\x40one", CLIENT_ADDRESS), (b"\x40two", CLIENT_ADDRESS)]
+        if ways is QuicConnection:
+            connection.send_stream_data(4, b"more")
+        else:
+            assert [connection.short_way.write(4, b"more") for _ in range(2)] == [False, True]
         asked.append(core.asked)
     assert asked[0] == asked[1]
     assert asked[0][0] == ("receive_datagram", b"\x40" + bytes(40), SERVER_ADDRESS, 5.0, 41)
+
+
+TOLD: list[tuple[Any, ...]] = [
+    ("stream_data", False, 8, b"data"),
+    ("datagram", b"frame"),
+    ("stream_data", True, 8, b"and its end"),
+    ("ping_acknowledged", 3),
+    ("handshake_done",),
+    ("connection_id_issued", b"12345678"),
+    ("connection_id_retired", b"12345678"),
+    ("stream_reset", 7, 8),
+    ("stop_sending", 7, 8),
+    ("stream_finished", 8),
+]
+
+
+@pytest.mark.parametrize("told", [TOLD, TOLD[::-1], TOLD[:1], TOLD[1:2], TOLD[:3]], ids=len)
+def test_what_the_core_tells_becomes_what_the_library_makes_of_it(cluster: Cluster, told: list[Any]) -> None:
+    pair = Pair(cluster)
+    pair.exchange()
+    connection = pair.client
+    assert isinstance(connection, Qh3Connection)
+    heard(connection)
+    found = []
+    for ways in (Qh3Connection, QuicConnection):
+        connection.short_way.close()
+        core = connection._core = Recorder(*told)
+        ways.receive_datagram(connection, b"\x40" + bytes(40), SERVER_ADDRESS, 5.0)
+        assert connection._core is core
+        found.append((heard(connection), [each for each in core.asked if each != ("next_event",)]))
+    assert found[0] == found[1] and found[0][0]
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_no_short_way_leads_to_a_connection_that_is_ending(cluster: Cluster, side: str) -> None:
+    """Neither where we have closed it, nor where the peer has, nor after the driver has forgotten it."""
+    pair = Pair(cluster)
+    pair.exchange()
+    ends = [pair.client, pair.server]
+    assert all(isinstance(end, Qh3Connection) and end.short_way.holds() for end in ends)
+    getattr(pair, side).close(error_code=0, reason_phrase="done")
+    pair.exchange(2)
+    for end in ends:
+        assert isinstance(end, Qh3Connection)
+        assert end.closing is not None and not end.short_way.holds()
+        assert not end.short_way.receive_usual(b"\x40" + bytes(40), SERVER_ADDRESS, pair.now)
+        end.release()
+        assert not end.short_way.holds()
+
+
+def test_a_write_that_the_core_refuses_is_the_librarys_to_explain(cluster: Cluster) -> None:
+    pair = Pair(cluster)
+    pair.exchange()
+    connection = pair.client
+    assert isinstance(connection, Qh3Connection)
+    connection.send_stream_data(4, b"one")
+    assert [connection.short_way.write(4, b"two") for _ in range(2)] == [False, True]
+    connection.reset_stream(4, 0)
+    assert not connection.short_way.write(4, b"three")
+    with pytest.raises(Exception, match="RESET_STREAM"):
+        connection.send_stream_data(4, b"three")
 
 
 def test_event_names_are_those_of_the_other_library() -> None:

@@ -60,6 +60,7 @@ from protocol.quic.port import DatagramPort, UdpPort
 from protocol.roster import Agent
 
 WRITES: Final = frozenset({Verb.PUT, Verb.CAS})
+DONE: Final = Standing.DONE
 TRAILING_ENTRIES: Final = 1_000
 """Kept behind a snapshot, for followers that are a little late."""
 
@@ -260,7 +261,7 @@ class Node:
             return Response(number, Standing.UNKNOWN, None, "", leader)
         if outcome.standing is Proposed.REFUSED:
             return Response(number, Standing.REFUSED, None, outcome.reason, leader)
-        done = self.values.results.get(once)
+        done = self.values.result(once)
         if done is None:  # committed, and not applied here yet, or forgotten
             return Response(number, Standing.UNKNOWN, None, "its result is not known here", leader)
         return Response(number, Standing.DONE, b"" if done else None, "", leader)
@@ -298,20 +299,20 @@ class Node:
 
     def _apply(self, ready: Ready) -> None:
         values, waiting, load = self.values, self._waiting, self._load
-        for entry in ready.committed_entries:
-            once = values.apply(entry)
-            if once is None:
-                continue
-            for client, number in waiting.pop(once, ()):
-                client.answer(Response(number, Standing.DONE, b"" if values.results[once] else None))
-            if load is not None:
+        keys = values.apply(ready.committed_entries)
+        if waiting:
+            for once in keys:
+                for client, number in waiting.pop(once, ()):
+                    client.answer(Response(number, DONE, b"" if values.result(once) else None))
+        if load is not None:
+            for once in keys:
                 load.committed(once)
-        self._compact()
+        if self.site.snapshot_every:
+            self._compact(self.site.snapshot_every)
 
-    def _compact(self) -> None:
-        every = self.site.snapshot_every
+    def _compact(self, every: int) -> None:
         last = 0 if self.raft.snapshot is None else self.raft.snapshot.index
-        if every and self.values.index - last >= every:
+        if self.values.index - last >= every:
             assert self.raft.proposals is not None
             data = self.values.dump(self.raft.proposals.dump(self.values.index))
             self.raft.compact(self.values.index, data, TRAILING_ENTRIES)

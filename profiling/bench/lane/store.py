@@ -6,7 +6,6 @@ processes and checks what the clients saw.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Annotated, Final
@@ -18,8 +17,9 @@ from protocol.messages import Entry
 
 ONCE_BYTES: Final = 16
 """A write begins with its idempotency key (paper, section 8): the same one again is the same write."""
-RESULTS_MAX: Final = 10_000
-"""Writes whose results are remembered for a client that asks again. Which ones, the log alone decides."""
+RESULTS_MIN: Final = 5_000
+"""Latest writes whose results are remembered at least, and up to twice as many, for a client that asks again. Which
+ones, the log alone decides."""
 LENGTH_BYTES: Final = 4
 REQUEST_BYTES_MAX: Final = 2**20
 """Of a frame to a node, and so of any request."""
@@ -117,11 +117,14 @@ class _Dump(msgspec.Struct, array_like=True, frozen=True):
     index: int
     values: dict[bytes, bytes]
     results: dict[bytes, bool]
+    results_before: dict[bytes, bool]
     keys: list[tuple[bytes, int]]
 
 
 _write_encoder: Final = msgspec.msgpack.Encoder()
-_write_decoder: Final = msgspec.msgpack.Decoder(Write)
+_write_decoder: Final = msgspec.msgpack.Decoder(tuple[bytes, bytes, bytes | None])
+"""A ``Write`` as the tuple that it is on the wire: every entry passes here, on every node."""
+_FRAME: Final = int(EntryKind.FRAME)
 
 
 def payload_of(request: Request) -> bytes:
@@ -131,7 +134,7 @@ def payload_of(request: Request) -> bytes:
 
 def once_of(entry: Entry) -> bytes | None:
     """The idempotency key of an entry: ``key_of`` of the lane."""
-    return entry.payload[:ONCE_BYTES] if entry.kind == EntryKind.FRAME else None
+    return entry.payload[:ONCE_BYTES] if entry.kind == _FRAME else None
 
 
 class KeyValues:
@@ -140,33 +143,48 @@ class KeyValues:
     def __init__(self) -> None:
         self.index = 0
         self.values: dict[bytes, bytes] = {}
-        self.results: OrderedDict[bytes, bool] = OrderedDict()
+        self._results: dict[bytes, bool] = {}
         """Of the latest writes, by idempotency key: whether they took effect."""
+        self._results_before: dict[bytes, bool] = {}
+        """Of those before them. To forget many at once costs nothing for each."""
 
-    def apply(self, entry: Entry) -> bytes | None:
-        """The next committed entry; returns its idempotency key."""
-        assert entry.index == self.index + 1, f"entry {entry.index} after {self.index}"
-        self.index = entry.index
-        if entry.kind != EntryKind.FRAME:
-            return None
-        payload = entry.payload
-        once, write = payload[:ONCE_BYTES], _write_decoder.decode(payload[ONCE_BYTES:])
-        done = write.expected is None or self.values.get(write.key, b"") == write.expected
-        if done:
-            self.values[write.key] = write.value
-        self.results[once] = done
-        if len(self.results) > RESULTS_MAX:
-            self.results.popitem(last=False)
-        return once
+    def apply(self, entries: Sequence[Entry]) -> list[bytes]:
+        """The next committed entries; returns the idempotency keys of the writes among them, in order."""
+        values, results, index, decode = self.values, self._results, self.index, _write_decoder.decode
+        keys = []
+        for entry in entries:
+            index += 1
+            assert entry.index == index, f"entry {entry.index} after {index - 1}"
+            if entry.kind != _FRAME:
+                continue
+            payload = entry.payload
+            once = payload[:ONCE_BYTES]
+            key, value, expected = decode(payload[ONCE_BYTES:])
+            done = expected is None or values.get(key, b"") == expected
+            if done:
+                values[key] = value
+            results[once] = done
+            keys.append(once)
+            if len(results) == RESULTS_MIN:
+                self._results_before, self._results = results, {}
+                results = self._results
+        self.index = index
+        return keys
+
+    def result(self, once: bytes) -> bool | None:
+        """Whether a write took effect; None when it is not known here, or was forgotten."""
+        found = self._results.get(once)
+        return self._results_before.get(once) if found is None else found
 
     def dump(self, keys: list[tuple[bytes, int]]) -> bytes:
         """For a snapshot; ``keys`` are those that the lane remembers."""
-        return msgspec.msgpack.encode(_Dump(self.index, self.values, self.results, keys))
+        return msgspec.msgpack.encode(_Dump(self.index, self.values, self._results, self._results_before, keys))
 
     def load(self, data: bytes) -> list[tuple[bytes, int]]:
         """Restore from a snapshot; returns the lane's keys in it."""
         dumped = msgspec.msgpack.decode(data, type=_Dump)
-        self.index, self.values, self.results = dumped.index, dumped.values, OrderedDict(dumped.results)
+        self.index, self.values = dumped.index, dumped.values
+        self._results, self._results_before = dumped.results, dumped.results_before
         return dumped.keys
 
 
