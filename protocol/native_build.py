@@ -34,8 +34,8 @@ MODULES: Final = (
     "protocol/segment", "protocol/sequence",
     "protocol/quic/books", "protocol/quic/calm", "protocol/quic/calm_stream", "protocol/quic/calm_way",
     "protocol/quic/driver", "protocol/quic/fast_receive", "protocol/quic/fast_send", "protocol/quic/link",
-    "protocol/quic/newreno", "protocol/quic/packets", "protocol/quic/polling", "protocol/quic/port", "protocol/quic/sealing",
-    "protocol/quic/settled_way", "protocol/quic/short_way",
+    "protocol/quic/newreno", "protocol/quic/packets", "protocol/quic/polling", "protocol/quic/port",
+    "protocol/quic/sealing", "protocol/quic/settled_way", "protocol/quic/short_way",
 )  # fmt: skip
 """Without their suffix, from the project's root."""
 
