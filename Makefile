@@ -12,7 +12,7 @@ SEEDS  ?= 10000
 FIRST  ?= 0
 SOAK_SECONDS ?= 600
 NATIVE := build/native/manifest.json
-SOURCES = $(shell find consensus profiling protocol -name '*.py' -not -path 'profiling/bench/*')
+SOURCES = $(shell find consensus profiling protocol -name '*.py' '(' -not -path 'profiling/bench/*' -o -path 'profiling/bench/lane/*' ')')
 
 .DEFAULT_GOAL := help
 WANTED  = import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v < (3, 15) and f"error: Python 3.11 to 3.14 is needed, this is {v[0]}.{v[1]}; call make with PYTHON=python3.12")

@@ -36,6 +36,7 @@ MODULES: Final = (
     "protocol/quic/driver", "protocol/quic/fast_receive", "protocol/quic/fast_send", "protocol/quic/link",
     "protocol/quic/newreno", "protocol/quic/packets", "protocol/quic/polling", "protocol/quic/port",
     "protocol/quic/sealing", "protocol/quic/settled_way", "protocol/quic/short_way",
+    "profiling/bench/lane/embedded", "profiling/bench/lane/service", "profiling/bench/lane/store",
 )  # fmt: skip
 """Without their suffix, from the project's root."""
 

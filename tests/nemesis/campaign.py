@@ -13,8 +13,8 @@ from typing import Any, Final
 from consensus.raft.configuration import Configuration, decode_configuration
 from consensus.storage import Storage
 from profiling.bench.lane.client import LaneClient
+from profiling.bench.lane.requests import Standing, Verb
 from profiling.bench.lane.site import LaneSite, make_site, node_name
-from profiling.bench.lane.store import Standing, Verb
 from protocol.codes import EntryKind
 from protocol.messages import Entry
 from tests.nemesis.clients import Client, Workload

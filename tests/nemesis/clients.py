@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from profiling.bench.lane.client import LaneClient
+from profiling.bench.lane.requests import ONCE_BYTES, Response, Standing, Verb
 from profiling.bench.lane.site import LaneSite
-from profiling.bench.lane.store import ONCE_BYTES, Response, Standing, Verb
 from tests.oracles.linearizability import ABSENT, Operation
 
 ATTEMPT_S: Final = 0.5

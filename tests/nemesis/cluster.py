@@ -15,8 +15,9 @@ import msgspec
 
 from consensus.storage_file import FILE_NAME
 from profiling.bench.lane.client import START_S, LaneClient, NodeProcess
+from profiling.bench.lane.requests import ClockSetting, Members, Response, Standing, Verb
 from profiling.bench.lane.site import LaneSite
-from profiling.bench.lane.store import ClockSetting, Members, Response, Standing, Verb
+from protocol.native import VARIABLE
 from tests.nemesis.disks import Disks
 from tests.oracles.source_tree import ROOT
 from tests.oracles.write_ahead import log_end
@@ -36,7 +37,10 @@ class Node(NodeProcess):
 
     def __init__(self, site: LaneSite, index: int, disks: Disks, broken: str) -> None:
         # With the fault handler a node that hangs says where when it is aborted.
-        environment = ("env", f"PYTHONPATH={ROOT}", f"NEMESIS_BROKEN={broken}", "PYTHONFAULTHANDLER=1")
+        # One that is broken runs from source: in compiled classes methods cannot be replaced.
+        environment = ["env", f"PYTHONPATH={ROOT}", f"NEMESIS_BROKEN={broken}", "PYTHONFAULTHANDLER=1"]
+        if broken:
+            environment.append(f"{VARIABLE}=0")
         super().__init__(site, index, "tests.nemesis.node", (*disks.before, *environment), subprocess.PIPE)
         self.words = ""
         self.paused = False

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from profiling.bench.lane.store import Verb
+from profiling.bench.lane.requests import Verb
 from tests.nemesis.cluster import Cluster
 
 PROCESS_FAULTS: Final = ("kill", "kill_all", "pause", "full_disk", "slow_disk", "torn_log")

@@ -14,8 +14,8 @@ from typing import Final
 
 from consensus.machine import Record
 from consensus.storage import KeyValue, Storage
-from profiling.bench.lane import node
-from profiling.bench.lane.store import Request, Response, Standing, Verb
+from profiling.bench.lane import node, service
+from profiling.bench.lane.requests import Request, Response, Standing, Verb
 
 LATE_S: Final = 1.0
 TRAILING_ENTRIES: Final = 10
@@ -60,23 +60,23 @@ def write_late() -> None:
 def read_locally() -> None:
     """Every node answers reads from its own state, as if nobody could have written without it."""
 
-    def read(self: node.Node, client: node.Client, request: Request) -> None:
+    def read(self: service.Service, client: service.Client, request: Request) -> None:
         client.answer(Response(request.number, Standing.DONE, self.values.values.get(request.key)))
 
-    node.Node._on_read = read  # type: ignore[method-assign]
+    service.Service._on_read = read  # type: ignore[method-assign]
 
 
 def acknowledge_early() -> None:
     """A leader says that a put is done when it has only begun."""
-    on_write = node.Node._on_write
+    on_write = service.Service._on_write
 
-    def write(self: node.Node, client: node.Client, request: Request) -> None:
+    def write(self: service.Service, client: service.Client, request: Request) -> None:
         on_write(self, client, request)
         if request.verb == Verb.PUT and request.once in self._waiting:
             del self._waiting[request.once]
             client.answer(Response(request.number, Standing.DONE, b""))
 
-    node.Node._on_write = write  # type: ignore[method-assign]
+    service.Service._on_write = write  # type: ignore[method-assign]
 
 
 def hang() -> None:

@@ -11,8 +11,8 @@ import pytest
 from consensus.machine import HardState
 from consensus.raft.config import RaftConfig, Role
 from consensus.raft.core import Raft
+from profiling.bench.lane.requests import ClockSetting, Members, Request, Verb
 from profiling.bench.lane.site import LaneSite
-from profiling.bench.lane.store import ClockSetting, Members, Request, Verb
 from profiling.bench.lane.trials import SkewedClock, SkewedMachine, Trials
 from tests.sim.plan import majority
 

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from profiling.bench.lane.store import ONCE_BYTES, Request, Standing, Verb, payload_of
+from profiling.bench.lane.requests import ONCE_BYTES, Request, Standing, Verb
+from profiling.bench.lane.store import payload_of
 from protocol.codes import EntryKind
 from protocol.messages import Entry
 from tests.nemesis.verdict import judged, logs_disagree, second_opinion, with_stale_read, writes_disagree

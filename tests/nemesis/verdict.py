@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import detangle.lin
 
-from profiling.bench.lane.store import KeyValues, Standing, once_of
+from profiling.bench.lane.requests import Standing
+from profiling.bench.lane.store import KeyValues, once_of
 from protocol.messages import Entry
 from tests.oracles.linearizability import Operation, violation
 

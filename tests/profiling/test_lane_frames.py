@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from profiling.bench.lane.store import MESSAGES_PER_FRAME, REQUEST_BYTES_MAX, Deframer, Request, Verb, frames
+from profiling.bench.lane.requests import REQUEST_BYTES_MAX, Request, Verb
+from profiling.bench.lane.store import MESSAGES_PER_FRAME, Deframer, frames
 
 ENCODER = msgspec.msgpack.Encoder()
 

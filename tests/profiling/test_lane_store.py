@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from profiling.bench.lane.store import RESULTS_MIN, KeyValues, Request, Verb, once_of, payload_of
+from profiling.bench.lane.requests import Request, Verb
+from profiling.bench.lane.store import RESULTS_MIN, KeyValues, once_of, payload_of
 from protocol.codes import EntryKind
 from protocol.messages import Entry
 

@@ -13,17 +13,9 @@ from typing import IO, Any, Final
 
 import msgspec
 
+from profiling.bench.lane.requests import ONCE_BYTES, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, Request, Response, Verb
 from profiling.bench.lane.site import LaneSite
-from profiling.bench.lane.store import (
-    ONCE_BYTES,
-    REQUEST_BYTES_MAX,
-    RESPONSE_BYTES_MAX,
-    Deframer,
-    Request,
-    Response,
-    Verb,
-    frames,
-)
+from profiling.bench.lane.store import Deframer, frames
 from profiling.bench.transport.site import HOST
 from protocol.errors import RunFailure
 

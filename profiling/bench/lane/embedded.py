@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from consensus.raft.core import Raft
-from profiling.bench.lane.store import ONCE_BYTES, Load, Request, Verb, payload_of
+from profiling.bench.lane.requests import ONCE_BYTES, Load, Request, Verb
+from profiling.bench.lane.store import payload_of
 from protocol.codes import EntryKind
 
 

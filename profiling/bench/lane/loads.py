@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from profiling.bench.lane.client import LaneClient
-from profiling.bench.lane.store import Load, Response, Standing, Verb
+from profiling.bench.lane.requests import Load, Response, Standing, Verb
 from protocol.errors import RunFailure
 
 

@@ -9,48 +9,31 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import random
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, cast
 
-import msgspec
 import structlog
 import uvloop
 
 from consensus.callbacks import Callbacks
 from consensus.machine import BROADCAST, Outgoing, Ready
-from consensus.raft.config import RaftConfig, Role
+from consensus.raft.config import RaftConfig
 from consensus.raft.core import Raft
-from consensus.raft.outcome import Outcome
-from consensus.raft.outcome import Standing as Proposed
 from consensus.runner import SWITCH_INTERVAL_S, TICK_NS, Runner
 from consensus.storage import Storage
-from profiling.bench.lane.embedded import EmbeddedLoad
+from profiling.bench.lane.requests import Request
+from profiling.bench.lane.service import Client, Service
 from profiling.bench.lane.site import LaneSite, node_name, read_site
-from profiling.bench.lane.store import (
-    ONCE_BYTES,
-    RESPONSE_BYTES_MAX,
-    Deframer,
-    KeyValues,
-    Load,
-    Request,
-    Response,
-    Standing,
-    Verb,
-    frames,
-    once_of,
-    payload_of,
-)
+from profiling.bench.lane.store import KeyValues, once_of
 from profiling.bench.lane.trials import SkewedMachine, Trials
 from profiling.bench.transport.site import HOST
 from profiling.clock import now_ns
 from protocol.batch import Channel
 from protocol.codec import codec_for
-from protocol.codes import EntryKind
 from protocol.endpoint import Endpoint
 from protocol.errors import RunFailure, UsageError
 from protocol.identity import load_identity
@@ -59,48 +42,8 @@ from protocol.peer import Peer
 from protocol.quic.port import DatagramPort, UdpPort
 from protocol.roster import Agent
 
-WRITES: Final = frozenset({Verb.PUT, Verb.CAS})
-DONE: Final = Standing.DONE
 TRAILING_ENTRIES: Final = 1_000
 """Kept behind a snapshot, for followers that are a little late."""
-
-_requests: Final = msgspec.msgpack.Decoder(list[Request])
-_responses: Final = msgspec.msgpack.Encoder()
-
-
-class Client(asyncio.Protocol):
-    """One client's connection. What it is answered within a turn of the loop leaves together."""
-
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        self._answers: list[Response] = []
-        self._frames = Deframer(self._on_frame)
-
-    def connection_made(self, transport: Any) -> None:
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            self._frames.receive(data)
-        except (ValueError, msgspec.MsgspecError) as error:
-            self._node.log.warning("client_refused", reason=str(error))
-            self._transport.close()
-        self._node.runner.touch()
-
-    def _on_frame(self, data: bytes) -> None:
-        self._node.on_requests(self, _requests.decode(data))
-
-    def answer(self, response: Response) -> None:
-        """Take an answer; ``flush`` sends it."""
-        if not self._answers:
-            self._node.answering.append(self)
-        self._answers.append(response)
-
-    def flush(self) -> None:
-        """Send what was answered."""
-        if not self._transport.is_closing():
-            self._transport.write(frames(_responses, self._answers, RESPONSE_BYTES_MAX))
-        self._answers.clear()
 
 
 class Node:
@@ -110,29 +53,32 @@ class Node:
         self.site = site
         self.own = index
         self.log = structlog.get_logger().bind(node=node_name(index))
-        self.values = KeyValues()
-        self.answering: list[Client] = []
-        """Clients with answers that have not left."""
         self.fault: BaseException | None = None
         self._stopped = asyncio.Event()
-        self._waiting: dict[bytes, list[tuple[Client, int]]] = {}
-        """Writes that this node proposed as leader, by idempotency key."""
-        self._reading: dict[int, tuple[Client, int, bytes]] = {}
-        """Reads that wait for their index, or for the state to reach it: client, its number, the key."""
-        self._readable: list[tuple[int, int]] = []
-        """(index, read) of reads that wait for the state."""
-        self._read_count = 0
-        self._load: EmbeddedLoad | None = None
         self._storage = Storage(site.data_dir(index), site.roster.cluster_id, node_name(index))
-        self.raft = self._machine()
         self._trials = Trials(site, index) if site.breakable else None
-        self._now_ns = now_ns if self._trials is None else self._trials.now_ns
-        machine = self.raft if self._trials is None else SkewedMachine(self.raft, self._trials.clock)
-        callbacks = Callbacks(self._send, self._perform, self._fail)
+        self.service = self._service()
+        raft = self.service.raft
+        machine = raft if self._trials is None else SkewedMachine(raft, self._trials.clock)
+        callbacks = Callbacks(self._send, self.service.perform, self._fail)
         self.runner: Runner[Ready] = Runner(machine, self._storage, callbacks)
+        self.service.touch = self.runner.touch
         self.endpoint = self._endpoint()
 
-    def _machine(self) -> Raft:
+    def _service(self) -> Service:
+        values, trials = KeyValues(), self._trials
+        return Service(
+            self._machine(values),
+            values,
+            self.log,
+            now_ns if trials is None else trials.now_ns,
+            lambda: self.endpoint.connected,
+            _unbreakable if trials is None else trials.undergo,
+            self.site.snapshot_every,
+            TRAILING_ENTRIES,
+        )
+
+    def _machine(self, values: KeyValues) -> Raft:
         stored = self._storage.load()
         config = RaftConfig(
             snapshots=bool(self.site.snapshot_every),
@@ -156,7 +102,7 @@ class Node:
         )
         if stored.snapshot is not None:
             assert raft.proposals is not None
-            raft.proposals.load(self.values.load(stored.snapshot.data), stored.snapshot.index)
+            raft.proposals.load(values.load(stored.snapshot.data), stored.snapshot.index)
         return raft
 
     def _endpoint(self) -> Endpoint:
@@ -181,7 +127,7 @@ class Node:
         loop = asyncio.get_running_loop()
         await self.endpoint.start()
         self.runner.start()
-        server = await loop.create_server(lambda: Client(self), HOST, self.site.client_ports[self.own])
+        server = await loop.create_server(self._accept, HOST, self.site.client_ports[self.own])
         await loop.connect_read_pipe(lambda: _Questions(self._stopped.set), sys.stdin)
         gc.collect()
         gc.freeze()
@@ -209,144 +155,16 @@ class Node:
         if connected:
             self.runner.peer_connected(peer.index)
 
+    def _accept(self) -> asyncio.Protocol:
+        return cast("asyncio.Protocol", Client(self.service))
+
     def _fail(self, error: BaseException) -> None:
         self.fault = error
         self._stopped.set()
 
-    # --- requests ----------------------------------------------------------------------------------------------------
 
-    def on_requests(self, client: Client, requests: list[Request]) -> None:
-        """Do them, or begin them; the answers may come much later."""
-        for request in requests:
-            if request.verb in WRITES:
-                self._on_write(client, request)
-            else:
-                self._on_question(client, request)
-        self._flush_answers()
-
-    def _on_question(self, client: Client, request: Request) -> None:
-        match request.verb:
-            case Verb.GET:
-                self._on_read(client, request)
-            case Verb.STATUS:
-                picture = {**self.raft.status(), "connected": sorted(self.endpoint.connected)}
-                client.answer(Response(request.number, Standing.DONE, json.dumps(picture).encode()))
-            case Verb.TRANSFER:
-                reason = self.raft.transfer_leadership(int(request.key), self._now_ns())
-                standing = Standing.REFUSED if reason else Standing.DONE
-                client.answer(Response(request.number, standing, None, reason or ""))
-            case Verb.CUT | Verb.CLOCK | Verb.MEMBERS:
-                reason = "this node is not breakable"
-                if self._trials is not None:
-                    reason = self._trials.undergo(request, self.raft)
-                standing = Standing.REFUSED if reason else Standing.DONE
-                client.answer(Response(request.number, standing, None, reason or ""))
-            case Verb.LOAD:
-                self._on_load(client, request)
-            case _:
-                client.answer(Response(request.number, Standing.REFUSED, None, f"verb {request.verb} is unknown"))
-
-    def _on_write(self, client: Client, request: Request) -> None:
-        if len(request.once) != ONCE_BYTES:
-            return client.answer(Response(request.number, Standing.REFUSED, None, f"once has no {ONCE_BYTES} bytes"))
-        outcome = self.raft.propose_once(request.once, EntryKind.FRAME, payload_of(request))
-        if outcome.standing is Proposed.PENDING:
-            self._waiting.setdefault(request.once, []).append((client, request.number))
-            return None
-        return client.answer(self._response(request.number, request.once, outcome))
-
-    def _response(self, number: int, once: bytes, outcome: Outcome | None) -> Response:
-        leader = -1 if self.raft.leader is None else self.raft.leader
-        if outcome is None or outcome.standing in (Proposed.UNKNOWN, Proposed.PENDING):
-            return Response(number, Standing.UNKNOWN, None, "", leader)
-        if outcome.standing is Proposed.REFUSED:
-            return Response(number, Standing.REFUSED, None, outcome.reason, leader)
-        done = self.values.result(once)
-        if done is None:  # committed, and not applied here yet, or forgotten
-            return Response(number, Standing.UNKNOWN, None, "its result is not known here", leader)
-        return Response(number, Standing.DONE, b"" if done else None, "", leader)
-
-    def _on_read(self, client: Client, request: Request) -> None:
-        self._read_count += 1
-        self._reading[self._read_count] = (client, request.number, request.key)
-        self.raft.read(self._read_count, self._now_ns())
-
-    def _on_load(self, client: Client, request: Request) -> None:
-        def finished(figures: dict[str, Any]) -> None:
-            self._load = None
-            client.answer(Response(request.number, Standing.DONE, json.dumps(figures).encode()))
-            self._flush_answers()
-
-        wanted = msgspec.json.decode(request.value, type=Load)
-        self._load = EmbeddedLoad(self.raft, self.runner.touch, finished, wanted)
-        self._load.start()
-
-    # --- what is committed -------------------------------------------------------------------------------------------
-
-    def _perform(self, ready: Ready) -> None:
-        if ready.snapshot is not None:
-            assert self.raft.proposals is not None
-            self.raft.proposals.load(self.values.load(ready.snapshot.data), ready.snapshot.index)
-        if ready.committed_entries:
-            self._apply(ready)
-        if ready.reads:
-            self._on_read_results(ready)
-        if self._readable:
-            self._answer_readable()
-        if self._waiting and self.raft.role is not Role.LEADER:
-            self._give_up_waiting()
-        self._flush_answers()
-
-    def _apply(self, ready: Ready) -> None:
-        values, waiting, load = self.values, self._waiting, self._load
-        keys = values.apply(ready.committed_entries)
-        if waiting:
-            for once in keys:
-                for client, number in waiting.pop(once, ()):
-                    client.answer(Response(number, DONE, b"" if values.result(once) else None))
-        if load is not None:
-            for once in keys:
-                load.committed(once)
-        if self.site.snapshot_every:
-            self._compact(self.site.snapshot_every)
-
-    def _compact(self, every: int) -> None:
-        last = 0 if self.raft.snapshot is None else self.raft.snapshot.index
-        if self.values.index - last >= every:
-            assert self.raft.proposals is not None
-            data = self.values.dump(self.raft.proposals.dump(self.values.index))
-            self.raft.compact(self.values.index, data, TRAILING_ENTRIES)
-
-    def _on_read_results(self, ready: Ready) -> None:
-        for result in ready.reads:
-            if result.index is None:
-                client, number, _ = self._reading.pop(result.request)
-                leader = -1 if self.raft.leader is None else self.raft.leader
-                client.answer(Response(number, Standing.REFUSED, None, result.reason, leader))
-            else:
-                self._readable.append((result.index, result.request))
-
-    def _answer_readable(self) -> None:
-        waiting = []
-        for index, request in self._readable:
-            if index > self.values.index:
-                waiting.append((index, request))
-                continue
-            client, number, key = self._reading.pop(request)
-            client.answer(Response(number, Standing.DONE, self.values.values.get(key)))
-        self._readable = waiting
-
-    def _give_up_waiting(self) -> None:
-        """This node leads no more: what it proposed may or may not be committed by others."""
-        waiting, self._waiting = self._waiting, {}
-        for once, clients in waiting.items():
-            for client, number in clients:
-                client.answer(self._response(number, once, self.raft.outcome(once)))
-
-    def _flush_answers(self) -> None:
-        answering, self.answering = self.answering, []
-        for client in answering:
-            client.flush()
+def _unbreakable(request: Request, raft: Raft) -> str:
+    return "this node is not breakable"
 
 
 class _Questions(asyncio.Protocol):

@@ -12,8 +12,8 @@ from typing import Final
 import msgspec
 
 from consensus.raft.core import Raft
+from profiling.bench.lane.requests import ClockSetting, Members, Request, Verb
 from profiling.bench.lane.site import LaneSite
-from profiling.bench.lane.store import ClockSetting, Members, Request, Verb
 from profiling.bench.transport.site import HOST
 from profiling.clock import now_ns
 from protocol.messages import Message
