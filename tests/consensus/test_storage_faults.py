@@ -100,6 +100,7 @@ def test_the_write_ahead_log_is_taken_into_the_file_beside_the_commits(tmp_path:
         assert len(storage.load().entries) == 400
 
 
+@pytest.mark.sources  # replaces the checkpointer's connection
 def test_a_disk_that_fails_beside_the_commits_stops_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
