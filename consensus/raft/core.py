@@ -122,8 +122,6 @@ class Raft(Changes):
                 raise LocalMisuse(f"the payload does not carry the key {key!r}: key_of must find it in the entry")
             book.asked(key)
             return Outcome(Standing.PENDING, index)
-        if self.role is Role.LEADER:
-            book.asked(key)
         outcome = self.outcome(key)
         assert outcome is not None
         return outcome
@@ -137,8 +135,13 @@ class Raft(Changes):
         return Outcome(Standing.REFUSED, reason=reason)
 
     def outcome(self, key: bytes) -> Outcome | None:
-        """What became of a proposal; None when this replica knows nothing of its key."""
-        return self._book().outcome(key, self.role is Role.LEADER)
+        """What became of a proposal; None when this replica knows nothing of its key. Who was told PENDING will be told
+        what became of it, as if he had proposed it."""
+        book = self._book()
+        outcome = book.outcome(key, self.role is Role.LEADER)
+        if outcome is not None and outcome.standing is Standing.PENDING:
+            book.asked(key)
+        return outcome
 
     def _book(self) -> Proposals:
         if self.proposals is None:

@@ -64,6 +64,8 @@ class Elections(RaftState):
             message.term == self.term
             and self._voted_for in (NOBODY, message.candidate)
             and self.log.up_to_date(message.last_log_index, message.last_log_term)
+            # Also in a term that something else than this request brought here: the promise is to the leader we heard.
+            and (message.transfer or self._voted_for == message.candidate or not self._leader_is_alive())
         )
         if granted:
             self._voted_for = message.candidate

@@ -74,6 +74,16 @@ def test_what_was_overwritten_by_a_committed_entry_is_refused() -> None:
     assert driver.raft.outcome(b"never heard of") is None
 
 
+def test_who_was_told_pending_is_not_told_later_that_nothing_is_known() -> None:
+    """Found by the simulator, seed 303941: he had not proposed it to this life of the leader, only asked for it."""
+    driver = leader_of(Driver(log_of(1, 1), key_of=key_of))
+    assert driver.raft.outcome(b"1/2") == Outcome(Standing.PENDING, 2)
+    driver.drain()
+    term = driver.raft.term + 1
+    driver.exchange(AppendEntries(term, 1, 1, 1, 0, (entry(term, 2, b"other"),)))
+    assert driver.raft.outcome(b"1/2") == Outcome(Standing.UNKNOWN)
+
+
 def test_keys_survive_a_restart_with_the_log() -> None:
     driver = leader_of(Driver(log_of(1, 1), applied_index=1, key_of=key_of))
     assert driver.raft.outcome(b"1/1") == Outcome(Standing.COMMITTED, 1)

@@ -10,7 +10,7 @@ from consensus.machine import ReadResult
 from consensus.raft.config import RaftConfig
 from consensus.raft.rounds import ROUNDS_UNDER_WAY_MAX, Rounds
 from protocol.codes import EntryKind
-from protocol.messages import AppendEntries, AppendEntriesResponse, RequestVote
+from protocol.messages import AppendEntries, AppendEntriesResponse, RequestVote, RequestVoteResponse
 from protocol.raft_messages import ReadIndex, ReadIndexResponse
 from tests.oracles.raft_driver import CONFIG, Driver, log_of
 
@@ -235,6 +235,19 @@ def test_a_promise_outlives_the_leaders_term() -> None:
     assert (driver.raft.term, driver.raft.leader) == (4, None)
     driver.exchange(RequestVote(5, 2, 0, 0, False))
     assert driver.raft.ignored["leader is alive"] == 1
+
+
+def test_a_promise_outlives_the_leaders_term_also_in_the_term_of_the_news() -> None:
+    """Found by the simulator, seed 480934: the refusal of a pre-vote brought a follower into a candidate's term, and
+    the vote in that very term was given while the old leader held its lease."""
+    driver = Driver(config=LEASE)
+    driver.follow(1, 1)
+    driver.step(AppendEntriesResponse(4, 2, False, 0))
+    request = RequestVote(4, 2, 0, 0, False)
+    assert driver.exchange(request) == [RequestVoteResponse(4, 0, False, False)]
+    driver.now_ns += LEASE.election_timeout_min_ns
+    assert driver.exchange(request) == [RequestVoteResponse(4, 0, True, False)]
+    assert driver.exchange(request) == [RequestVoteResponse(4, 0, True, False)]
 
 
 def test_rounds_remember_only_what_may_still_count() -> None:

@@ -39,7 +39,7 @@ def test_safe_under_faults_and_live_after_them(group: int) -> None:
     assert_worth_something(summary)
 
 
-@pytest.mark.parametrize("seed", [363, 389, 2338, 5804, 7305, 80413, 96488, 136057])
+@pytest.mark.parametrize("seed", [363, 389, 2338, 5804, 7305, 80413, 96488, 136057, 303941, 480934])
 def test_what_was_found_stays_mended(seed: int) -> None:
     """A transfer that reads kept from ending; a goal lost with its leader; a candidate that was stopped, and won.
 
