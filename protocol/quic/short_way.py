@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import Any
 
 from protocol.quic.backend import Address
 
 
-class ShortWay:
+class ShortWay(ABC):
     """A method that says no has changed nothing: then the connection has to be asked. ``must_send``, ``timer_at`` and
     ``unsent_bytes`` are for a way that ``holds``."""
 
@@ -16,30 +17,30 @@ class ShortWay:
         self.events = events
         """What has happened, in order, whoever noticed: the connection's own."""
 
+    @abstractmethod
     def holds(self) -> bool:
         """Whether it knows all that there is to know of the connection. Nothing is ending then."""
-        raise NotImplementedError
 
+    @abstractmethod
     def receive_usual(self, data: bytes, address: Address, now: float) -> bool:
         """Take in a datagram. Says whether it did."""
-        raise NotImplementedError
 
+    @abstractmethod
     def usual_datagrams(self, now: float) -> list[tuple[bytes, Address]] | None:
         """All that the connection has to say, or None."""
-        raise NotImplementedError
 
+    @abstractmethod
     def write(self, stream_id: int, data: bytes) -> bool:
         """Append to an open stream. Says whether it did."""
-        raise NotImplementedError
 
+    @abstractmethod
     def must_send(self, now: float) -> bool:
         """As ``Connection.must_send``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def timer_at(self) -> float:
         """As ``Connection.get_timer``; infinite for none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def unsent_bytes(self, stream_id: int) -> int:
         """As ``Connection.unsent_bytes``."""
-        raise NotImplementedError
