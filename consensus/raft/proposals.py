@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 from consensus.raft.outcome import Outcome, Standing
 from protocol.messages import Entry
@@ -18,7 +18,6 @@ from protocol.messages import Entry
 KeyOf = Callable[[Entry], bytes | None]
 """The idempotency key inside an entry's payload; None for entries that nobody repeats."""
 
-_Value = TypeVar("_Value")
 _SUPERSEDED: Final = "another entry took its place"
 
 
@@ -30,20 +29,38 @@ class _Copy(NamedTuple):
     term: int
 
 
+class Remembered(NamedTuple):
+    """What a snapshot of the application has to carry of the committed keys."""
+
+    keys: list[tuple[bytes, int]]
+    """Each with its entry's index, oldest first."""
+    forgotten_upto: int
+    """Keys of entries up to this index may be missing; 0 when none is."""
+
+
 class Proposals:
-    """Follows one replica's log. ``remembered_max`` keys are remembered after their outcome, the latest ones; which
-    committed keys these are depends on the committed log alone, so that every replica forgets the same ones.
+    """Follows one replica's log. A committed key is remembered for ``span`` entries after its own at the least and for
+    twice as many at the most: by generations of ``span`` entries, so that every replica forgets the same keys, and
+    forgetting costs nothing until a whole generation goes. As many refused keys as ``span`` are remembered, the latest.
+
+    ``forgotten_upto``: the log that it is shown begins after this entry.
 
     Invariants: a key is committed or open in the log, never both; what is asked here and open has no outcome yet.
     """
 
-    def __init__(self, key_of: KeyOf, remembered_max: int = 100_000) -> None:
+    def __init__(self, key_of: KeyOf, span: int = 100_000, forgotten_upto: int = 0) -> None:
         self.duplicates = 0
         """Keys that came a second time: no honest leader appends one."""
         self._key_of = key_of
-        self._remembered_max = remembered_max
+        self._span = span
+        self._forgotten_upto = forgotten_upto
+        self._newer: dict[bytes, int] = {}
+        """Committed keys of the generation that the last committed entry belongs to."""
+        self._older: dict[bytes, int] = {}
+        """And of the one before it."""
+        self._turn_at = (forgotten_upto // span + 1) * span
+        """With this index the next generation begins."""
         # Ordered, because the oldest goes first: a plain dict would walk over everything that left before it.
-        self._committed: OrderedDict[bytes, int] = OrderedDict()
         self._refused: OrderedDict[bytes, str] = OrderedDict()
         self._open: dict[bytes, Entry] = {}
         self._open_at: dict[int, bytes] = {}
@@ -55,8 +72,9 @@ class Proposals:
 
     def outcome(self, key: bytes, leads: bool) -> Outcome | None:
         """What is known of ``key``; None when this replica never heard of it, or forgot. ``leads``: it leads now."""
-        if key in self._committed:
-            return Outcome(Standing.COMMITTED, self._committed[key])
+        index = self._committed_at(key)
+        if index is not None:
+            return Outcome(Standing.COMMITTED, index)
         if key in self._open:
             return Outcome(Standing.PENDING if leads else Standing.UNKNOWN, self._open[key].index)
         if key in self._lost:
@@ -67,7 +85,7 @@ class Proposals:
 
     def stands_in_log(self, key: bytes) -> bool:
         """Whether a leader must not append it again."""
-        return key in self._committed or key in self._open
+        return key in self._open or key in self._newer or key in self._older
 
     def open_index(self, key: bytes) -> int | None:
         """Where the key is open in the log; None when it is not."""
@@ -76,7 +94,7 @@ class Proposals:
 
     def asked(self, key: bytes) -> None:
         """A client of this replica waits for the outcome of a key that is open in the log."""
-        if key not in self._committed:
+        if self._committed_at(key) is None:
             assert key in self._open
             self._awaited.add(key)
 
@@ -96,7 +114,7 @@ class Proposals:
             key = self._key_of(entry)
             if key is None:
                 continue
-            if key in self._open or key in self._committed:
+            if self.stands_in_log(key):
                 self.duplicates += 1
                 continue
             self._open[key] = entry
@@ -109,48 +127,72 @@ class Proposals:
     def committed(self, entries: Iterable[Entry]) -> None:
         """The next committed entries, in order."""
         for entry in entries:
+            if entry.index >= self._turn_at:
+                self._turn(entry.index)
             key = self._open_at.pop(entry.index, None)
             if key is not None:
                 del self._open[key]
                 self._awaited.discard(key)
                 if key in self._lost:
                     self._find(key)
-                _remember(self._committed, key, entry.index, self._remembered_max)
+                self._newer[key] = entry.index
             if self._lost_at:
                 for loser in self._lost_at.pop(entry.index, ()):
                     self._superseded(loser, {copy for copy in self._lost[loser] if copy.place == entry.index})
 
-    def dump(self, upto: int) -> list[tuple[bytes, int]]:
-        """The committed keys up to an index, oldest first. A snapshot of the application there has to carry them."""
-        return [(key, index) for key, index in self._committed.items() if index <= upto]
+    def dump(self, upto: int) -> Remembered:
+        """The committed keys up to an index. A snapshot of the application there has to carry them."""
+        held = (*self._older.items(), *self._newer.items())
+        return Remembered([(key, index) for key, index in held if index <= upto], self._forgotten_upto)
 
-    def load(self, dumped: Iterable[tuple[bytes, int]], index: int) -> None:
+    def load(self, remembered: Remembered, index: int) -> None:
         """Go on from a snapshot that stands for the log up to ``index``. Later entries may have come already."""
-        later = {key: place for key, place in self._committed.items() if place > index}
-        self._committed = OrderedDict(dumped)
-        self._committed.update(later)
-        for key in self._committed.keys() & self._open.keys():
+        later = ((key, place) for key, place in (*self._older.items(), *self._newer.items()) if place > index)
+        committed = dict((*remembered.keys, *later))
+        self._turn_at = max(self._turn_at, (index // self._span + 1) * self._span)
+        newer_from = self._turn_at - self._span
+        older_from = newer_from - self._span
+        self._newer = {key: place for key, place in committed.items() if place >= newer_from}
+        self._older = {key: place for key, place in committed.items() if older_from <= place < newer_from}
+        self._forgotten_upto = max(remembered.forgotten_upto, older_from - 1)
+        for key in committed.keys() & self._open.keys():
             del self._open_at[self._open.pop(key).index]
-        complete = len(self._committed) < self._remembered_max  # otherwise the key may have been forgotten
-        self._awaited -= self._committed.keys()
-        for key in self._lost.keys() & self._committed.keys():
+        self._awaited -= committed.keys()
+        for key in self._lost.keys() & committed.keys():
             self._find(key)
-        for key in self._refused.keys() & self._committed.keys():
+        for key in self._refused.keys() & committed.keys():
             del self._refused[key]
         for key, copies in list(self._lost.items()):
             below = {copy for copy in copies if copy.place <= index}
-            self._superseded(key, below, surely=complete)
+            # What was forgotten may have been this very key.
+            self._superseded(key, below, surely=self._forgotten_upto == 0)
         self._lost_at = {place: keys for place, keys in self._lost_at.items() if place > index}
 
     def check_invariants(self) -> None:
-        committed = self._committed.keys()
+        """What holds between any two calls."""
+        committed = self._newer.keys() | self._older.keys()
+        assert len(committed) == len(self._newer) + len(self._older)
         assert all(committed.isdisjoint(others) for others in (self._open, self._lost, self._refused))
         assert {entry.index: key for key, entry in self._open.items()} == self._open_at
         assert self._awaited <= self._open.keys() and not self._refused.keys() & self._open.keys()
         places = {(copy.place, key) for key, copies in self._lost.items() for copy in copies}
         assert places == {(index, key) for index, keys in self._lost_at.items() for key in keys}
         assert all(self._lost.values())
-        assert max(len(self._committed), len(self._refused)) <= self._remembered_max
+        newer_from = self._turn_at - self._span
+        assert all(newer_from <= index < self._turn_at for index in self._newer.values())
+        assert all(newer_from - self._span <= index < newer_from for index in self._older.values())
+        assert len(self._refused) <= self._span
+
+    def _committed_at(self, key: bytes) -> int | None:
+        index = self._newer.get(key)
+        return self._older.get(key) if index is None else index
+
+    def _turn(self, index: int) -> None:
+        """The generation of ``index`` begins."""
+        newer_from = index // self._span * self._span
+        self._older, self._newer = (self._newer if newer_from == self._turn_at else {}), {}
+        self._turn_at = newer_from + self._span
+        self._forgotten_upto = max(self._forgotten_upto, newer_from - self._span - 1)
 
     def _superseded(self, key: bytes, copies: set[_Copy], surely: bool = True) -> None:
         """Other entries are committed where these copies stood. After the last one the key is refused for certain."""
@@ -159,7 +201,9 @@ class Proposals:
             return
         del self._lost[key]
         if surely and key not in self._open:
-            _remember(self._refused, key, _SUPERSEDED, self._remembered_max)
+            self._refused[key] = _SUPERSEDED
+            if len(self._refused) > self._span:
+                self._refused.popitem(last=False)
 
     def _find(self, key: bytes) -> None:
         """It is committed: no matter what became of other copies."""
@@ -167,9 +211,3 @@ class Proposals:
             self._lost_at[index].discard(key)
             if not self._lost_at[index]:
                 del self._lost_at[index]
-
-
-def _remember(known: OrderedDict[bytes, _Value], key: bytes, value: _Value, limit: int) -> None:
-    known[key] = value
-    if len(known) > limit:
-        known.popitem(last=False)

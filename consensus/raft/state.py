@@ -64,7 +64,7 @@ class RaftState:
         self.commit_index = applied_index
         self.proposals: Proposals | None = None
         if key_of is not None:
-            self.proposals = Proposals(key_of)
+            self.proposals = Proposals(key_of, forgotten_upto=log_base[0])
             self.log.watch(self.proposals)
             self.proposals.committed(self.log.entries_from(1, applied_index))
         self._rng = rng

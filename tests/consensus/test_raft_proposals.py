@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from consensus.raft.config import RaftConfig
 from consensus.raft.log import ENTRY_OVERHEAD_BYTES, Log
 from consensus.raft.outcome import Outcome, Standing
-from consensus.raft.proposals import Proposals
+from consensus.raft.proposals import Proposals, Remembered
 from protocol.codes import EntryKind
 from protocol.errors import LocalMisuse
 from protocol.messages import AppendEntries, Entry
@@ -105,13 +105,14 @@ def test_a_lying_leaders_second_copy_counts_for_nothing() -> None:
 
 
 def test_only_the_latest_outcomes_are_remembered() -> None:
-    book = Proposals(key_of, remembered_max=2)
-    entries = log_of(1, 1, 1)
+    """Those of this generation of two entries, and of the one before it."""
+    book = Proposals(key_of, span=2)
+    entries = log_of(1, 1, 1, 1)
     book.appended(entries)
     book.committed(entries)
     assert [book.outcome(b"1/%d" % index, False) for index in (1, 2)] == [None, Outcome(Standing.COMMITTED, 2)]
-    assert book.dump(3) == [(b"1/2", 2), (b"1/3", 3)]
-    assert book.dump(2) == [(b"1/2", 2)]
+    assert book.dump(4) == Remembered([(b"1/2", 2), (b"1/3", 3), (b"1/4", 4)], forgotten_upto=1)
+    assert book.dump(2) == Remembered([(b"1/2", 2)], forgotten_upto=1)
     book.check_invariants()
 
 
@@ -122,12 +123,61 @@ def test_a_snapshot_brings_the_keys_of_what_it_stands_for() -> None:
     for key in (b"1/1", b"1/2", b"1/3"):
         book.asked(key)
     book.truncated(0)
-    book.load([(b"1/1", 1), (b"other", 2)], 2)
+    book.load(Remembered([(b"1/1", 1), (b"other", 2)], forgotten_upto=0), 2)
     book.check_invariants()
     assert book.outcome(b"1/1", False) == Outcome(Standing.COMMITTED, 1)
     assert book.outcome(b"1/2", False) == Outcome(Standing.REFUSED, reason="another entry took its place")
     assert book.outcome(b"1/3", False) == Outcome(Standing.UNKNOWN)
     assert not book.stands_in_log(b"1/3") and book.stands_in_log(b"other")
+
+
+@pytest.mark.parametrize("behind", [0, 1])
+def test_nobody_is_refused_for_a_key_that_the_snapshots_maker_forgot(behind: int) -> None:
+    """It may be the one that was forgotten. Whoever has applied less than is committed dumps fewer keys than he may
+    hold, so that their number says nothing of it."""
+    maker, book = Proposals(key_of, span=2), Proposals(key_of, span=2)
+    entries = log_of(1, 1, 1, 1)
+    maker.appended(entries)
+    maker.committed(entries)
+    book.appended(log_of(2))
+    book.asked(b"2/1")
+    book.truncated(0)
+    book.load(maker.dump(4 - behind), 4 - behind)
+    book.check_invariants()
+    assert book.outcome(b"2/1", False) is None
+    assert book.dump(4) == maker.dump(4 - behind)
+
+
+def test_a_log_that_begins_later_does_not_know_the_keys_before_it() -> None:
+    book = Proposals(key_of, span=2, forgotten_upto=7)
+    book.appended([entry(1, 8, b"1/8"), entry(1, 9, b"1/9")])
+    book.committed([entry(1, 8, b"1/8")])
+    book.check_invariants()
+    assert book.dump(8) == Remembered([(b"1/8", 8)], forgotten_upto=7)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=20), st.integers(1, 12), st.data())
+def test_what_is_remembered_depends_on_the_committed_log_alone(
+    steps: list[int], span: int, data: st.DataObject
+) -> None:
+    """Not on the pieces in which it came, nor on a snapshot in between; and it has a bound."""
+    entries = log_of(*[1] * sum(steps))
+    whole, pieces = Proposals(key_of, span), Proposals(key_of, span)
+    whole.appended(entries)
+    whole.committed(entries)
+    taken_at = data.draw(st.integers(0, len(steps) - 1))
+    done = 0
+    for number, step in enumerate(steps):
+        pieces.appended(entries[done : done + step])
+        pieces.committed(entries[done : done + step])
+        done += step
+        if number == taken_at:
+            dumped, pieces = pieces.dump(done), Proposals(key_of, span)
+            pieces.load(dumped, done)
+        pieces.check_invariants()
+    kept = pieces.dump(done)
+    assert kept == whole.dump(done)
+    assert min(span, done) <= len(kept.keys) <= 2 * span and len(kept.keys) + kept.forgotten_upto == done
 
 
 @given(st.data())

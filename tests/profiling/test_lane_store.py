@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from consensus.raft.proposals import Remembered
 from profiling.bench.lane.requests import Request, Verb
 from profiling.bench.lane.store import RESULTS_MIN, KeyValues, once_of, payload_of
 from protocol.codes import EntryKind
@@ -42,7 +43,7 @@ def test_what_is_remembered_depends_on_the_log_alone(piece: int) -> None:
     for first in range(0, count, piece):
         values.apply(entries[first : first + piece])
         if first == 64:
-            restored.load(values.dump([]))
+            restored.load(values.dump(Remembered([], 0)))
     restored.apply(entries[restored.index :])
     keys = [once_of(entry) for entry in entries]
     results = [values.result(key) for key in keys if key is not None]

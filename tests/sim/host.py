@@ -23,6 +23,7 @@ from consensus.machine import (
 from consensus.raft.config import RaftConfig
 from consensus.raft.core import Raft
 from consensus.raft.membership import QuorumSize
+from consensus.raft.proposals import Remembered
 from protocol.codes import EntryKind
 from protocol.messages import Entry, Message
 from protocol.signing import digest
@@ -100,7 +101,7 @@ class Application:
         return msgspec.msgpack.encode((self.chain, raft.proposals.dump(self.index)))
 
     def restore(self, snapshot: Snapshot, raft: Raft) -> None:
-        self.chain, keys = msgspec.msgpack.decode(snapshot.data, type=tuple[bytes, list[tuple[bytes, int]]])
+        self.chain, keys = msgspec.msgpack.decode(snapshot.data, type=tuple[bytes, Remembered])
         self.index = snapshot.index
         assert raft.proposals is not None
         raft.proposals.load(keys, snapshot.index)

@@ -10,6 +10,7 @@ import msgspec
 
 from consensus.machine import Snapshot
 from consensus.raft.core import Raft
+from consensus.raft.proposals import Remembered
 from protocol.messages import Entry
 from tests.oracles.linearizability import Operation, perform
 from tests.sim.host import Application
@@ -58,7 +59,7 @@ class Service(Application):
         return msgspec.msgpack.encode((self.chain, raft.proposals.dump(self.index), self.table, self.results))
 
     def restore(self, snapshot: Snapshot, raft: Raft) -> None:
-        whole = tuple[bytes, list[tuple[bytes, int]], dict[str, Any], dict[str, Any]]
+        whole = tuple[bytes, Remembered, dict[str, Any], dict[str, Any]]
         self.chain, keys, self.table, self.results = msgspec.msgpack.decode(snapshot.data, type=whole)
         self.index = snapshot.index
         assert raft.proposals is not None

@@ -7,6 +7,8 @@ from typing import Annotated, Final
 
 import msgspec
 
+from consensus.raft.proposals import Remembered
+
 ONCE_BYTES: Final = 16
 """A write begins with its idempotency key (paper, section 8): the same one again is the same write."""
 REQUEST_BYTES_MAX: Final = 2**20
@@ -106,5 +108,5 @@ class Dump(msgspec.Struct, array_like=True, frozen=True):
     values: dict[bytes, bytes]
     results: dict[bytes, bool]
     results_before: dict[bytes, bool]
-    keys: list[tuple[bytes, int]]
+    keys: Remembered
     """That the lane remembers."""

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from consensus.raft.proposals import Remembered
 from profiling.bench.lane.requests import ONCE_BYTES, REQUEST_BYTES_MAX, Dump, Request, Response, Write
 from protocol.codes import EntryKind
 from protocol.messages import Entry
@@ -77,11 +78,11 @@ class KeyValues:
         found = self._results.get(once)
         return self._results_before.get(once) if found is None else found
 
-    def dump(self, keys: list[tuple[bytes, int]]) -> bytes:
+    def dump(self, keys: Remembered) -> bytes:
         """For a snapshot; ``keys`` are those that the lane remembers."""
         return msgspec.msgpack.encode(Dump(self.index, self.values, self._results, self._results_before, keys))
 
-    def load(self, data: bytes) -> list[tuple[bytes, int]]:
+    def load(self, data: bytes) -> Remembered:
         """Restore from a snapshot; returns the lane's keys in it."""
         dumped = msgspec.msgpack.decode(data, type=Dump)
         self.index, self.values = dumped.index, dumped.values
