@@ -170,17 +170,18 @@ class Proposals:
 
     def check_invariants(self) -> None:
         """What holds between any two calls."""
-        committed = self._newer.keys() | self._older.keys()
-        assert len(committed) == len(self._newer) + len(self._older)
-        assert all(committed.isdisjoint(others) for others in (self._open, self._lost, self._refused))
+        newer_from = self._turn_at - self._span
+        for keys, begins in ((self._newer, newer_from), (self._older, newer_from - self._span)):
+            assert all(keys.keys().isdisjoint(others) for others in (self._open, self._lost, self._refused))
+            if keys:  # in the log's order
+                first, last = keys[next(iter(keys))], keys[next(reversed(keys))]
+                assert begins <= first <= last < begins + self._span
+        assert self._newer.keys().isdisjoint(self._older)
         assert {entry.index: key for key, entry in self._open.items()} == self._open_at
         assert self._awaited <= self._open.keys() and not self._refused.keys() & self._open.keys()
         places = {(copy.place, key) for key, copies in self._lost.items() for copy in copies}
         assert places == {(index, key) for index, keys in self._lost_at.items() for key in keys}
         assert all(self._lost.values())
-        newer_from = self._turn_at - self._span
-        assert all(newer_from <= index < self._turn_at for index in self._newer.values())
-        assert all(newer_from - self._span <= index < newer_from for index in self._older.values())
         assert len(self._refused) <= self._span
 
     def _committed_at(self, key: bytes) -> int | None:

@@ -70,6 +70,10 @@ class Client:
         self._now = _Request(command, reads, command.encode(), self._cluster.now_ns)
         self._attempt(self._now)
 
+    def _is_under_way(self, request: _Request) -> bool:
+        """And was not given up since, nor answered."""
+        return request is self._now
+
     def _command(self) -> Command:
         key = self._rng.choice(KEYS)
         identity = f"{self._number}.{self._requests}"
@@ -102,16 +106,16 @@ class Client:
         self._cluster.watch.told(host, request.payload, outcome)
         if outcome.standing is not Standing.REFUSED:
             request.doubtful = True
-        elif request is self._now and not request.doubtful and request.attempts >= ATTEMPTS_MAX:
+        elif self._is_under_way(request) and not request.doubtful and request.attempts >= ATTEMPTS_MAX:
             return self._end()
-        if request is self._now and (host.own, host.life) == (request.replica, request.life):
+        if self._is_under_way(request) and (host.own, host.life) == (request.replica, request.life):
             self.replica_applied(host)
         return None
 
     def _read_answered(self, request: _Request, host: Host, result: ReadResult) -> None:
         """Refused, or from which index on the replica's own state answers. A replica that slept may answer a read that
         was given up long ago."""
-        if request is not self._now or (host.own, host.life) != (request.replica, request.life):
+        if not self._is_under_way(request) or (host.own, host.life) != (request.replica, request.life):
             return None
         if result.index is None:
             return self._end()
@@ -133,12 +137,12 @@ class Client:
 
     def _impatient(self, request: _Request, attempts: int) -> None:
         """No answer for a while. Ask what became of it, ask somebody else, or give up."""
-        if request is not self._now or attempts != request.attempts:
+        if not self._is_under_way(request) or attempts != request.attempts:
             return None
         host = self._cluster.hosts[request.replica]
         if host.machine is not None and host.life == request.life:
             self.replica_applied(host)
-            if request is not self._now:
+            if not self._is_under_way(request):
                 return None
             if not request.reads and self._refused_for_good(host, request):
                 return self._end()

@@ -116,6 +116,10 @@ def key_of(entry: Entry) -> bytes | None:
     return entry.payload if entry.kind == EntryKind.FRAME else None
 
 
+def _nothing(*_: object) -> None:
+    """What is told to nobody."""
+
+
 class Host:
     """One replica with its disk. The machine may die and come back; the disk stays."""
 
@@ -150,10 +154,10 @@ class Host:
         self._application_type = application_type
         self.application = application_type()
         self.machine: Raft | None = self._make()
-        self.send: Callable[[int, int, Message], None] = lambda *_: None
-        self.on_write: Callable[[Host], None] = lambda _: None
-        self.on_commit: Callable[[Host, list[Entry]], None] = lambda *_: None
-        self.on_read: Callable[[Host, ReadResult], None] = lambda *_: None
+        self.send: Callable[[int, int, Message], None] = _nothing
+        self.on_write: Callable[[Host], None] = _nothing
+        self.on_commit: Callable[[Host, list[Entry]], None] = _nothing
+        self.on_read: Callable[[Host, ReadResult], None] = _nothing
 
     def _make(self) -> Raft:
         rng = random.Random(f"{self._seed}/{self.own}/{self.life}")

@@ -15,6 +15,9 @@ from protocol.messages import Entry
 from tests.oracles.linearizability import Operation, perform
 from tests.sim.host import Application
 
+Whole = tuple[bytes, Remembered, dict[str, Any], dict[str, Any]]
+"""A snapshot: the chain, the lane's keys, the table, the results."""
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -59,8 +62,7 @@ class Service(Application):
         return msgspec.msgpack.encode((self.chain, raft.proposals.dump(self.index), self.table, self.results))
 
     def restore(self, snapshot: Snapshot, raft: Raft) -> None:
-        whole = tuple[bytes, Remembered, dict[str, Any], dict[str, Any]]
-        self.chain, keys, self.table, self.results = msgspec.msgpack.decode(snapshot.data, type=whole)
+        self.chain, keys, self.table, self.results = msgspec.msgpack.decode(snapshot.data, type=Whole)
         self.index = snapshot.index
         assert raft.proposals is not None
         raft.proposals.load(keys, snapshot.index)
