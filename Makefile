@@ -12,6 +12,7 @@ SEEDS  ?= 10000
 FIRST  ?= 0
 SOAK_SECONDS ?= 600
 NATIVE := build/native/manifest.json
+SIMULATOR := $(addprefix tests/sim/,clients cluster faults host judge run service watch world)
 SOURCES = $(shell find consensus profiling protocol -name '*.py' '(' -not -path 'profiling/bench/*' -o -path 'profiling/bench/lane/*' ')')
 
 .DEFAULT_GOAL := help
@@ -71,7 +72,8 @@ test-native: native ## consensus, the wire and a whole swarm, with the hot modul
 test-seeds: native ## the lane in 10,000 hostile worlds, in ten minutes at most (SEEDS=10000 FIRST=0)
 	@$(BIN)/python -m tests.sim --seeds $(SEEDS) --first $(FIRST) --seconds-max 600
 
-test-seeds-soak: native ## a million of them: hours; goes on where it was interrupted
+test-seeds-soak: setup ## a million of them: hours, with the simulator compiled too; goes on where it was interrupted
+	@$(BIN)/python -m protocol.native_build $(SIMULATOR)
 	@$(BIN)/python -m tests.sim --seeds 1000000 --into docs/benchmarks/lane-seeds-soak.json
 
 test-soak: setup ## days of the wire in virtual time, ten million mutated frames, hostile peers, memory under load

@@ -33,15 +33,22 @@ SHARED: Final = "swarm__mypyc"
 """The library that holds the code of all compiled modules."""
 
 
-def fingerprint() -> str:
-    """Of everything that the compiled modules are made from, and for which Python."""
+def fingerprint(further: Iterable[str] = ()) -> str:
+    """Of everything that the compiled modules are made from, ``further`` ones outside of the rooms among them, and for
+    which Python."""
     digest = hashlib.sha256(SUFFIX.encode())
     for room in ROOMS:
         for source in sorted((ROOT / room).rglob("*.py")):
             if ON_TOP in source.parents and STORE not in source.parents:
                 continue
-            digest.update(source.relative_to(ROOT).as_posix().encode() + b"\0" + source.read_bytes())
+            _take_in(digest, source)
+    for module in sorted(further):
+        _take_in(digest, ROOT / f"{module}.py")
     return digest.hexdigest()
+
+
+def _take_in(digest: hashlib._Hash, source: Path) -> None:
+    digest.update(source.relative_to(ROOT).as_posix().encode() + b"\0" + source.read_bytes())
 
 
 def manifest(build: Path = BUILD) -> Path:
@@ -57,16 +64,18 @@ def in_use() -> bool:
         raise SystemExit(f"error: {VARIABLE}={wish}: use 0 for the sources, 1 for compiled modules, or leave it out")
     if wish == "0":
         return False
-    found = manifest().exists() and is_current(fingerprint())
+    found = is_current()
     if wish == "1" and not found:
         raise SystemExit(f"error: {VARIABLE}=1 and no compiled modules of these sources in {BUILD}: run `make native`")
     return found
 
 
-def is_current(made_from: str) -> bool:
-    """Whether the compiled modules that are there were made from these very sources."""
+def is_current(further: Iterable[str] = ()) -> bool:
+    """Whether the compiled modules that are there were made from these very sources, and ``further`` ones are among
+    them."""
     try:
-        return bool(json.loads(manifest().read_text())["fingerprint"] == made_from)
+        found = json.loads(manifest().read_text())
+        return set(further) <= set(found["further"]) and bool(found["fingerprint"] == fingerprint(found["further"]))
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

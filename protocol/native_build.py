@@ -1,4 +1,5 @@
-"""``python -m protocol.native_build``: compile the hot modules with mypyc, from their own sources and types.
+"""``python -m protocol.native_build [MODULE ...]``: compile the hot modules with mypyc, from their own sources and
+types, and further ones that run around them, such as the simulator of the tests.
 
 What is compiled are machines and what surrounds them: attributes and calls between them become C. Not in the list are
 modules of plain data, which msgspec and dataclasses make at least as well, and those that inherit from a QUIC library's
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +43,8 @@ MODULES: Final = (
 """Without their suffix, from the project's root."""
 
 
+FOLDERS_ARE_PACKAGES: Final = ("--explicit-package-bases", "--namespace-packages")
+"""Even those that have no ``__init__``."""
 LOG: Final = BUILD.parent / "native.log"
 """What was said when compiling failed, behind the fingerprint of what was compiled."""
 WITHOUT: Final = "the swarm runs from its sources, which is slower (docs/native.md)"
@@ -56,13 +60,13 @@ def missing() -> str | None:
     return None
 
 
-def build(target: Path) -> None:
+def build(target: Path, further: Sequence[str] = ()) -> None:
     """Compile into ``target``. Raises what mypyc or the C compiler raises, ``SystemExit`` among them."""
     from mypyc.build import mypycify
     from setuptools import Distribution
 
     extensions = mypycify(
-        [f"{module}.py" for module in MODULES],
+        [*FOLDERS_ARE_PACKAGES, *(f"{module}.py" for module in (*MODULES, *further))],
         group_name=SHARED.removesuffix("__mypyc"),
         opt_level="2",
         debug_level="0",
@@ -75,11 +79,11 @@ def build(target: Path) -> None:
     command.run()
 
 
-def main() -> None:
+def main(further: Sequence[str] = ()) -> None:
     """Build beside the last one and take its place only when everything is there. Nothing that can go wrong here keeps
     anybody from running the sources."""
-    made_from = fingerprint()
-    if is_current(made_from):
+    made_from = fingerprint(further)
+    if is_current(further):
         return manifest().touch()  # for make, which knows times only
     if (lack := missing()) is not None:
         return print(f"{lack}: {WITHOUT}")  # noqa: T201
@@ -89,7 +93,7 @@ def main() -> None:
     LOG.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=LOG.parent) as scratch:
         target = Path(scratch) / "native"
-        work = f"from protocol.native_build import build, Path; build(Path({str(target)!r}))"
+        work = f"from protocol.native_build import build, Path; build(Path({str(target)!r}), {list(further)!r})"
         environment = {**os.environ, VARIABLE: "0"}
         done = subprocess.run([sys.executable, "-c", work], cwd=ROOT, env=environment, capture_output=True, text=True)
         if done.returncode:
@@ -97,11 +101,11 @@ def main() -> None:
             return print(f"compiling failed: {WITHOUT}; {LOG} says why")  # noqa: T201
         for scrap in ("c", "temporary"):
             shutil.rmtree(target / scrap, ignore_errors=True)
-        manifest(target).write_text(json.dumps({"fingerprint": made_from, "modules": MODULES}))
+        manifest(target).write_text(json.dumps({"fingerprint": made_from, "further": list(further)}))
         shutil.rmtree(BUILD, ignore_errors=True)
         target.rename(BUILD)
     return None
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -28,11 +29,15 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write_manifest(tree: Path, text: str | None = None) -> None:
+def write_manifest(tree: Path, text: str | None = None, further: Sequence[str] = ()) -> None:
     build = tree / "build" / "native"
     build.mkdir(parents=True, exist_ok=True)
-    made_from = run(tree, "0", "from protocol.native import fingerprint; print(fingerprint())").stdout.strip()
-    (build / "manifest.json").write_text(text if text is not None else json.dumps({"fingerprint": made_from}))
+    made_from = run(
+        tree, "0", f"from protocol.native import fingerprint; print(fingerprint({list(further)}))"
+    ).stdout.strip()
+    (build / "manifest.json").write_text(
+        text if text is not None else json.dumps({"fingerprint": made_from, "further": further})
+    )
 
 
 def run(tree: Path, wish: str, code: str) -> subprocess.CompletedProcess[str]:
@@ -70,7 +75,28 @@ def test_any_change_of_the_sources_sends_everybody_back_to_them(tree: Path, chan
     assert run(tree, "", PRINT_FORM).stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"fingerprint": 5}', '{"fingerprint": "of another day"}', "null"])
+def test_a_module_outside_of_the_rooms_counts_once_it_was_compiled_too(tree: Path) -> None:
+    (tree / "around.py").write_text("number = 1\n")
+    print_wish = "from protocol.native import is_current; print(is_current(['around']))"
+    assert run(tree, "", print_wish).stdout.strip() == "False"
+    write_manifest(tree, further=["around"])
+    assert run(tree, "", print_wish).stdout.strip() == run(tree, "", PRINT_FORM).stdout.strip() == "True"
+    (tree / "around.py").write_text("number = 2\n")
+    assert run(tree, "", PRINT_FORM).stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"fingerprint": 5}',
+        '{"fingerprint": "of another day"}',
+        "null",
+        '{"fingerprint": "", "further": ["gone"]}',
+    ],
+)
 def test_no_build_or_a_broken_one_means_the_sources(tree: Path, text: str) -> None:
     write_manifest(tree, text)
     assert run(tree, "", PRINT_FORM).stdout.strip() == "False"
@@ -96,7 +122,7 @@ def test_what_is_listed_exists_and_defines_no_msgspec_struct() -> None:
 def test_what_is_missing_is_said_and_nothing_else_happens(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(native_build, "is_current", lambda _: False)
+    monkeypatch.setattr(native_build, "is_current", lambda *_: False)
     monkeypatch.setattr(native_build, "LOG", tmp_path / "native.log")
     monkeypatch.setattr(native_build.shutil, "which", lambda _: None)
     native_build.main()
@@ -108,7 +134,7 @@ def test_what_is_missing_is_said_and_nothing_else_happens(
 def test_what_failed_is_kept_and_not_tried_again(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(native_build, "is_current", lambda _: False)
+    monkeypatch.setattr(native_build, "is_current", lambda *_: False)
     monkeypatch.setattr(native_build, "missing", lambda: None)
     monkeypatch.setattr(native_build, "LOG", tmp_path / "native.log")
     monkeypatch.setattr(native_build.sys, "executable", shutil.which("false"))

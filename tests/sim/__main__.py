@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from protocol import native
 from protocol.errors import UsageError
 from tests.sim import mutation_score
 from tests.sim.campaign import COUNTED, Summary, run_many
@@ -59,7 +60,18 @@ class Places(click.ParamType):
 def _known_mutant(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     if value is not None and not any(value in (str(each.number), each.name) for each in MUTANTS):
         raise click.BadParameter(f"no seeded bug {value!r}; `python -m tests.sim mutants` lists them", ctx, param)
+    if value is not None:
+        _go_on_from_source()
     return value
+
+
+def _go_on_from_source() -> None:
+    """A seeded bug replaces a part of the machine, which its compiled form does not allow: begin again without that."""
+    if not native.in_use():
+        return
+    if os.environ.get(native.VARIABLE) == "1":
+        raise click.UsageError(f"seeded bugs run from source only, and {native.VARIABLE}=1 forbids it: leave it out")
+    os.execve(sys.executable, [sys.executable, "-m", "tests.sim", *sys.argv[1:]], {**os.environ, native.VARIABLE: "0"})
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -130,6 +142,7 @@ def cli(
 @click.option("--write", is_flag=True, help="Write docs/mutation-score.md.")
 def mutants_command(as_json: bool, write: bool) -> int:
     """Switch every seeded bug on in turn, and tell how it was noticed."""
+    _go_on_from_source()
     return mutation_score.report(as_json, write)
 
 

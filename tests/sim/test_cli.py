@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import tests.sim.__main__ as door
+from protocol import native
 from tests.sim.ledger import ROOT, sources
 
 
@@ -51,6 +52,27 @@ def test_wrong_input_is_one_line_and_exit_code_2(
 ) -> None:
     code, out, err = call(monkeypatch, capsys, *arguments)
     assert (code, out, err.count("\n")) == (2, "", 1) and err.startswith("error: "), (out, err)
+
+
+@pytest.mark.parametrize("arguments", [("--seed", "4", "--mutant", "5"), ("mutants",)])
+def test_a_seeded_bug_goes_on_from_source(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    """No part of a compiled machine can be replaced. Whoever demands the compiled form is told so."""
+    begun: list[tuple[list[str], str]] = []
+
+    def begins_again(_: str, command: list[str], environment: dict[str, str]) -> None:
+        begun.append((command[1:], environment[native.VARIABLE]))
+        raise SystemExit(0)
+
+    monkeypatch.setattr(door.os, "execve", begins_again)
+    monkeypatch.setattr(native, "in_use", lambda: True)
+    monkeypatch.delenv(native.VARIABLE, raising=False)
+    assert call(monkeypatch, capsys, *arguments)[0] == 0
+    assert begun == [(["-m", "tests.sim", *arguments], "0")]
+    monkeypatch.setenv(native.VARIABLE, "1")
+    code, out, err = call(monkeypatch, capsys, *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1) and "SWARM_NATIVE=1" in err
 
 
 def test_help_has_an_example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
