@@ -39,7 +39,9 @@ def sources_digest() -> str:
 def sources() -> list[Path]:
     """The files."""
     patterns = (*OF_THE_MACHINE, *(f"tests/sim/{name}.py" for name in OF_THE_WORLD))
-    return [source for pattern in patterns for source in sorted(ROOT.glob(pattern))]
+    found = [sorted(ROOT.glob(pattern)) for pattern in patterns]
+    assert all(found), "the sources are not where this module takes them to be"
+    return [source for each in found for source in each]
 
 
 @dataclass
