@@ -99,6 +99,15 @@ class ElectsWithTooFew(Raft):
         return sum(self._votes.values()) >= wanted
 
 
+class VotesInTheTermOfTheNews(Raft):
+    """109: the promise to the leader that was heard holds against later terms only. A million seeds found it."""
+
+    def _on_request_vote(self, message: RequestVote) -> None:
+        if message.term == self.term:
+            message = msgspec.structs.replace(message, transfer=True)
+        super()._on_request_vote(message)
+
+
 # --- replication ------------------------------------------------------------------------------------------------------
 
 
@@ -239,3 +248,10 @@ class DropsSilently(Raft):
         outcome = super().propose_once(key, kind, payload)
         dropped = outcome.standing is Standing.REFUSED and self.role is Role.LEADER
         return Outcome(Standing.PENDING) if dropped else outcome
+
+
+class ForgetsWhomItTold(Raft):
+    """110: who was told PENDING is no reason to keep track of an entry. A million seeds found it."""
+
+    def outcome(self, key: bytes) -> Outcome | None:
+        return self._book().outcome(key, self.role is Role.LEADER)

@@ -346,5 +346,21 @@ MUTANTS: Final = (
         patches=((storage_log, "expect", lambda intact, what: None),),
         where="durability",
     ),
+    Mutant(
+        109,
+        "vote-in-the-term-of-the-news",
+        "the leader that was heard is given up once a later term was heard of",
+        "stale reads",
+        480934,
+        broken.VotesInTheTermOfTheNews,
+    ),
+    Mutant(
+        110,
+        "told-and-forgotten",
+        "who is told that it is pending is not told what became of it",
+        "promises to clients",
+        303941,
+        broken.ForgetsWhomItTold,
+    ),
 )
 """Numbers are the catalogue's; from 101 on they are ours."""
