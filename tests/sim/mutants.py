@@ -116,7 +116,7 @@ def _counts_unwritten(leadership: Leadership) -> int:
 _TESTS: Final = "tests.consensus.test_raft_replication"
 
 MUTANTS: Final = (
-    Mutant(1, "vote-not-persisted", "a vote is not persisted", "one vote in a term", 103, broken.ForgetsItsVote),
+    Mutant(1, "vote-not-persisted", "a vote is not persisted", "one vote in a term", 111, broken.ForgetsItsVote),
     Mutant(
         2,
         "term-not-persisted",
