@@ -82,6 +82,9 @@ def build(target: Path, further: Sequence[str] = ()) -> None:
 def main(further: Sequence[str] = ()) -> None:
     """Build beside the last one and take its place only when everything is there. Nothing that can go wrong here keeps
     anybody from running the sources."""
+    unknown = [module for module in further if not (ROOT / f"{module}.py").is_file()]
+    if unknown:
+        raise SystemExit(f"error: no module {', '.join(unknown)}: name files below {ROOT}, without their suffix")
     made_from = fingerprint(further)
     if is_current(further):
         return manifest().touch()  # for make, which knows times only

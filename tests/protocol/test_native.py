@@ -119,6 +119,12 @@ def test_what_is_listed_exists_and_defines_no_msgspec_struct() -> None:
         assert "Struct, " not in source and "Struct)" not in source, module
 
 
+def test_a_module_that_is_not_there_is_one_line() -> None:
+    with pytest.raises(SystemExit, match=r"^error: no module tests/sim/nobody: ") as refused:
+        native_build.main(["tests/sim/world", "tests/sim/nobody"])
+    assert "\n" not in str(refused.value)
+
+
 def test_what_is_missing_is_said_and_nothing_else_happens(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
